@@ -1,0 +1,102 @@
+"""Deadlines that travel with a call and shrink, and refusals turned into statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from services.rpc.status import Refusal, abort
+
+HOP_MARGIN_S = 0.05
+"""A caller's deadline is passed on shorter by this, so that the answer still reaches the caller."""
+
+_deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("deadline", default=None)
+log = logging.getLogger(__name__)
+
+
+def remaining_s(default_s: float) -> float:
+    """Seconds a call made now may take: the default, or less if whoever called us has less."""
+    deadline = _deadline.get()
+    if deadline is None:
+        return default_s
+    return max(0.001, min(default_s, deadline - time.monotonic() - HOP_MARGIN_S))
+
+
+class DeadlineClientInterceptor(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+    """Gives every unary call a deadline."""
+
+    def __init__(self, default_s: float) -> None:
+        self._default_s = default_s
+
+    async def intercept_unary_unary(
+        self, continuation: Callable[..., Any], details: grpc.aio.ClientCallDetails, request: Any
+    ) -> Any:
+        timeout = details.timeout if details.timeout is not None else self._default_s
+        return await continuation(details._replace(timeout=remaining_s(timeout)), request)
+
+
+class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Notes the caller's deadline, answers refusals with their status and anything else with INTERNAL."""
+
+    def __init__(self, refusal_for: Callable[[Exception], Refusal | None]) -> None:
+        self._refusal_for = refusal_for
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = await continuation(details)
+        if handler is None or not details.method.startswith("/headgate."):
+            return handler
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(
+                self._unary(handler.unary_unary, details.method),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+        make = (
+            grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+        )
+        return make(
+            self._stream(handler.stream_stream or handler.unary_stream, details.method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _unary(self, inner: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
+        async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            async with self._edge(context, method):
+                return await inner(request, context)
+
+        return handle
+
+    def _stream(self, inner: Callable[..., AsyncIterator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
+        async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            async with self._edge(context, method):
+                async for answer in inner(request, context):
+                    yield answer
+
+        return handle
+
+    @contextlib.asynccontextmanager
+    async def _edge(self, context: grpc.aio.ServicerContext[Any, Any], method: str) -> AsyncIterator[None]:
+        remaining = context.time_remaining()
+        _deadline.set(None if remaining is None else time.monotonic() + remaining)
+        try:
+            yield
+        except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
+            raise
+        except Exception as error:
+            refusal = error if isinstance(error, Refusal) else self._refusal_for(error)
+            if refusal is None:
+                log.exception("%s failed", method)
+                refusal = Refusal(grpc.StatusCode.INTERNAL, "INTERNAL", "Something went wrong on our side.")
+            await abort(context, refusal)

@@ -1,0 +1,94 @@
+"""Traces, set up once a process; nothing is imported or sent unless an OTLP endpoint is named."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.propagate import extract, inject
+from opentelemetry.trace import Span, Tracer
+
+_enabled = False
+
+
+def start(service: str) -> None:
+    """Exports spans of this process over OTLP if `OTEL_EXPORTER_OTLP_ENDPOINT` is set."""
+    global _enabled
+    if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_SDK_DISABLED") == "true":
+        return
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    # Some backends lose the resource's service.name (seen with Phoenix), so namespace it too.
+    resource = Resource.create({"service.name": f"headgate-{service}", "service.namespace": "headgate"})
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=1000))
+    trace.set_tracer_provider(provider)
+    _enabled = True
+
+
+def stop() -> None:
+    """Sends what is still held back, for at most 2 s."""
+    provider = trace.get_tracer_provider()
+    if _enabled and hasattr(provider, "force_flush"):
+        provider.force_flush(2000)
+
+
+def enabled() -> bool:
+    """Whether this process exports spans."""
+    return _enabled
+
+
+def tracer() -> Tracer:
+    """The tracer of Headgate's own spans."""
+    return trace.get_tracer("headgate")
+
+
+def traceparent() -> str:
+    """The current span as a W3C traceparent (empty without one); stored with a request, it outlives restarts."""
+    carrier: dict[str, str] = {}
+    inject(carrier)
+    return carrier.get("traceparent", "")
+
+
+def context_of(parent: str) -> Any:
+    """The context that `traceparent` wrote down."""
+    return extract({"traceparent": parent} if parent else {})
+
+
+def trace_id() -> str:
+    """The current trace's id, 32 hex digits; empty without one."""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else ""
+
+
+def current_span() -> Span:
+    """The current span; one that ignores everything if there is none."""
+    return trace.get_current_span()
+
+
+def client_interceptors() -> list[Any]:
+    """Interceptors that trace outgoing gRPC calls; none unless enabled."""
+    if not _enabled:
+        return []
+    from opentelemetry.instrumentation.grpc import aio_client_interceptors, filters
+
+    return list(aio_client_interceptors(filter_=_traced(filters)))
+
+
+def server_interceptors() -> list[Any]:
+    """Interceptors that trace incoming gRPC calls; none unless enabled."""
+    if not _enabled:
+        return []
+    from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
+
+    return [aio_server_interceptor(filter_=_traced(filters))]
+
+
+def _traced(filters: Any) -> Any:
+    # Calls that last as long as their process, or come every few seconds, are no part of a request's trace.
+    untraced = (filters.health_check(), filters.service_prefix("grpc.reflection"), filters.method_name("Watch"))
+    return filters.negate(filters.any_of(*untraced))
