@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,7 +96,7 @@ class Database:
         def run() -> None:
             while call := calls.get():
                 if call.future.set_running_or_notify_cancel():
-                    _resolve(call, lambda call=call: self._one(call))
+                    _resolve(call, partial(self._one, call))
 
         return run
 
@@ -127,6 +128,8 @@ class Database:
 
     def _commit(self, batch: list[_Call]) -> None:
         outcomes: list[tuple[_Call, Any, BaseException | None]] = []
+        if len(batch) == 1:
+            return _resolve(batch[0], partial(self._one, batch[0]))
         try:
             with self.engine.begin() as connection:
                 for call in batch:
@@ -138,7 +141,7 @@ class Database:
         except Exception as error:
             outcomes = [(call, None, error) for call in batch]
         for call, value, failure in outcomes:
-            _resolve(call, lambda value=value, failure=failure: _raise_or(value, failure))
+            _resolve(call, partial(_raise_or, value, failure))
 
 
 class _Call:

@@ -76,7 +76,7 @@ def client_interceptors() -> list[Any]:
         return []
     from opentelemetry.instrumentation.grpc import aio_client_interceptors, filters
 
-    return list(aio_client_interceptors(filter_=_traced(filters)))
+    return list(aio_client_interceptors(filter_=_traced(filters)))  # type: ignore[no-untyped-call]
 
 
 def server_interceptors() -> list[Any]:
@@ -85,7 +85,7 @@ def server_interceptors() -> list[Any]:
         return []
     from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 
-    return [aio_server_interceptor(filter_=_traced(filters))]
+    return [aio_server_interceptor(filter_=_traced(filters))]  # type: ignore[no-untyped-call]
 
 
 def _traced(filters: Any) -> Any:

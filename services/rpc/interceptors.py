@@ -29,7 +29,7 @@ def remaining_s(default_s: float) -> float:
     return max(0.001, min(default_s, deadline - time.monotonic() - HOP_MARGIN_S))
 
 
-class DeadlineClientInterceptor(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+class DeadlineClientInterceptor(grpc.aio.UnaryUnaryClientInterceptor):
     """Gives every unary call a deadline."""
 
     def __init__(self, default_s: float) -> None:
@@ -39,10 +39,13 @@ class DeadlineClientInterceptor(grpc.aio.UnaryUnaryClientInterceptor):  # type: 
         self, continuation: Callable[..., Any], details: grpc.aio.ClientCallDetails, request: Any
     ) -> Any:
         timeout = details.timeout if details.timeout is not None else self._default_s
-        return await continuation(details._replace(timeout=remaining_s(timeout)), request)
+        bounded = grpc.aio.ClientCallDetails(
+            details.method, remaining_s(timeout), details.metadata, details.credentials, details.wait_for_ready
+        )
+        return await continuation(bounded, request)
 
 
-class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class ServerInterceptor(grpc.aio.ServerInterceptor):
     """Notes the caller's deadline, answers refusals with their status and anything else with INTERNAL."""
 
     def __init__(self, refusal_for: Callable[[Exception], Refusal | None]) -> None:
@@ -50,9 +53,9 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
+    ) -> Any:
         handler = await continuation(details)
         if handler is None or not details.method.startswith("/headgate."):
             return handler

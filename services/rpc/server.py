@@ -69,7 +69,7 @@ class Server:
         await asyncio.sleep(settle_s)
         await self.grpc.stop(grace_s)
 
-    async def _report(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+    async def _report(self, status: int) -> None:
         for name in self._names:
             await self.health.set(name, status)
 
