@@ -1,0 +1,1 @@
+"""A stand-in for the Claude Messages API that enforces real limits, for demos and tests."""
