@@ -1,0 +1,120 @@
+"""The quota process: `python -m services.quota` serves, `… migrate` brings the schema up and exits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import sys
+from pathlib import Path
+
+from headgate.quota.v1 import quota_pb2_grpc
+from sqlalchemy.exc import SQLAlchemyError
+
+from services import process, sql
+from services.clock import SystemClock
+from services.ids import derived_key
+from services.process import StartError
+from services.quota.accounts import Accounts
+from services.quota.places import Places
+from services.quota.plans import PlanError, Plans, read_plans
+from services.quota.ports import Store
+from services.quota.refusals import refusal_for
+from services.quota.resolver import Resolver
+from services.quota.scheduler_client import REPEATABLE, GrpcScheduler
+from services.quota.servicer import NAME, QuotaServicer
+from services.quota.settings import MigrateSettings, Settings
+from services.quota.store import SqlStore
+from services.quota.tier_changes import TierChangeDelivery
+from services.rpc.channel import open_channel
+from services.rpc.server import Server
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+VERSION_TABLE = "quota_version"
+SCHEDULER_DEADLINE_S = 5.0
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """The command `headgate-quota`."""
+    if sys.argv[1:] == ["migrate"]:
+        process.run("quota", MigrateSettings, _migrate)
+    elif sys.argv[1:]:
+        print("headgate-quota: the only subcommand is migrate.", file=sys.stderr)  # noqa: T201
+        sys.exit(process.USAGE_ERROR)
+    else:
+        process.run("quota", Settings, serve)
+
+
+async def serve(settings: Settings, stopping: asyncio.Event) -> None:
+    """Serves until `stopping` is set, then drains: calls finish, loops end, the database closes."""
+    plans = _read_plans(settings.plans_file)
+    await _prepare_schema(settings.database_url, migrate=settings.migrate_at_start)
+    clock = SystemClock()
+    async with contextlib.AsyncExitStack() as stack:
+        database = sql.connect(settings.database_url)
+        stack.push_async_callback(database.close)
+        store = SqlStore(database)
+        await _check_tiers(store, plans, settings.plans_file)
+        channel = await stack.enter_async_context(
+            open_channel(
+                settings.scheduler_address, tls=settings.tls, deadline_s=SCHEDULER_DEADLINE_S, safe_to_repeat=REPEATABLE
+            )
+        )
+        scheduler = GrpcScheduler(channel, plans)
+        accounts = Accounts(store, plans, clock, secrets.token_bytes)
+        places = Places(store, plans, accounts, scheduler, clock, derived_key(settings.secret, "request-id"))
+        server = Server([NAME], refusal_for, tls=settings.tls)
+        quota_pb2_grpc.add_QuotaServiceServicer_to_server(QuotaServicer(accounts, places, plans), server.grpc)
+        for loop in (Resolver(store, places, clock).run(), TierChangeDelivery(store, scheduler, clock).run()):
+            stack.push_async_callback(_stop, asyncio.create_task(loop))
+        try:
+            await server.start(settings.listen)
+        except OSError as error:
+            raise StartError(f"HEADGATE_LISTEN is wrong: {error}.") from error
+        log.info("serving on %s", settings.listen)
+        await stopping.wait()
+        await server.drain()
+
+
+async def _migrate(settings: MigrateSettings, _stopping: asyncio.Event) -> None:
+    await _prepare_schema(settings.database_url, migrate=True)
+    log.info("the schema is up to date")
+
+
+async def _prepare_schema(url: str, *, migrate: bool) -> None:
+    try:
+        if migrate:
+            await asyncio.to_thread(sql.migrate, url, MIGRATIONS, version_table=VERSION_TABLE)
+        await asyncio.to_thread(sql.require_schema, url, MIGRATIONS, version_table=VERSION_TABLE)
+    except sql.SchemaOutdated as error:
+        raise StartError(f"HEADGATE_DATABASE_URL: {error}.") from error
+    except SQLAlchemyError as error:
+        # The driver's own words may hold the password.
+        raise StartError(f"HEADGATE_DATABASE_URL: the database cannot be used ({type(error).__name__}).") from error
+
+
+def _read_plans(file: str) -> Plans:
+    try:
+        return read_plans(Path(file).read_text(), file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"HEADGATE_PLANS_FILE: {file} cannot be read ({error}).") from error
+    except PlanError as error:
+        raise StartError(f"{error}.") from error
+
+
+async def _check_tiers(store: Store, plans: Plans, file: str) -> None:
+    held = await store.read(lambda tx: tx.list_held_tiers())
+    for name in held:
+        if name not in plans:
+            raise StartError(f"{file}: tier {name} is missing, but there are users who have it.")
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Alembic's entry point."""
+
+from services.sql import run_migrations
+
+run_migrations()

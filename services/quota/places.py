@@ -1,0 +1,157 @@
+"""Places of a user's day: reserved, resolved by asking, settled."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from services.clock import Clock, next_day_ms, utc_day
+from services.ids import keyed_id
+from services.quota import reservations
+from services.quota.accounts import Accounts
+from services.quota.model import (
+    Caller,
+    DayUsage,
+    Invalid,
+    LimitReached,
+    NotFound,
+    Reservation,
+    ReservationState,
+    Settlement,
+    User,
+)
+from services.quota.plans import Plans, Tier
+from services.quota.ports import Scheduler, SchedulerUnreachable, Store, Transaction
+from services.quota.reservations import holds_place
+
+log = logging.getLogger(__name__)
+Change = tuple[Reservation, Reservation]
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """What Reserve answers."""
+
+    user: User
+    tier: Tier
+    reservation: Reservation
+    usage: DayUsage
+
+
+class Places:
+    """Everything that takes a place of a day or gives it back."""
+
+    def __init__(
+        self, store: Store, plans: Plans, accounts: Accounts, scheduler: Scheduler, clock: Clock, id_key: bytes
+    ) -> None:
+        """`id_key` turns idempotency keys into request ids."""
+        self._store = store
+        self._plans = plans
+        self._accounts = accounts
+        self._scheduler = scheduler
+        self._clock = clock
+        self._id_key = id_key
+
+    async def reserve(self, caller: Caller, request_id: str, idempotency_key: str) -> Reserved:
+        """Takes one place of today, or returns what the request has already. Raises `LimitReached`."""
+        now_ms = self._clock.now_ms()
+
+        def run(tx: Transaction) -> Reserved:
+            user = self._accounts.identify(tx, caller).user
+            id_ = keyed_id("req_", self._id_key, user.user_id, idempotency_key) if idempotency_key else request_id
+            return self._reserve(tx, user, id_, now_ms)
+
+        return await self._store.write(run)
+
+    def _reserve(self, tx: Transaction, user: User, request_id: str, now_ms: int) -> Reserved:
+        day = utc_day(now_ms)
+        after = reservations.first(request_id, user.user_id, day, now_ms)
+        takes_place = True
+        # The row comes before the place: whoever inserts it is alone with the request from here on.
+        if not tx.insert_reservation(after):
+            (before,) = tx.lock_reservations([request_id])
+            if before.user_id != user.user_id:
+                raise NotFound("request")
+            after = reservations.reserved_again(before, day, now_ms)
+            takes_place = holds_place(after) and not holds_place(before)
+            tx.update_reservations([(before, after)] if after != before else [])
+        tier = self._plans.tier(user.tier)
+        used = tx.take_place(user.user_id, day, tier.requests_per_day) if takes_place else None
+        usage = DayUsage(tx.count_used(user.user_id, day) if used is None else used, *self._bounds(tier, day))
+        if takes_place and used is None:
+            raise LimitReached(user, tier, self._plans.above(tier.name), usage)
+        return Reserved(user, tier, after, usage)
+
+    async def usage(self, caller: Caller) -> tuple[User, Tier, DayUsage]:
+        """The caller's day."""
+        user = (await self._accounts.authenticate(caller)).user
+        return await self.usage_of(user)
+
+    async def usage_of(self, user: User) -> tuple[User, Tier, DayUsage]:
+        """A user's day."""
+        day = utc_day(self._clock.now_ms())
+        used = await self._store.read(lambda tx: tx.count_used(user.user_id, day))
+        tier = self._plans.tier(user.tier)
+        return user, tier, DayUsage(used, *self._bounds(tier, day))
+
+    async def resolve(self, request_id: str, generation: int) -> Reservation:
+        """Finds out now what became of a reservation whose Submit at `generation` was refused."""
+        row = await self._existing(request_id)
+        if generation > row.generation:
+            raise Invalid("generation", f"is {generation}, but the reservation is at {row.generation}")
+        if row.state is ReservationState.PENDING and not row.live:
+            try:
+                await self.account_for([(request_id, generation)])
+            except SchedulerUnreachable:
+                log.warning("kept a reservation: the scheduler could not be asked")
+            row = await self._existing(request_id)
+        return row
+
+    async def account_for(self, asked: Sequence[tuple[str, int]]) -> None:
+        """Asks about (request id, generation), at most 500, and does what the answers say.
+
+        Raises `SchedulerUnreachable`; every reservation is kept then.
+        """
+        answers = await self._scheduler.account(asked)
+        now_ms = self._clock.now_ms()
+
+        def run(tx: Transaction) -> None:
+            rows = tx.lock_reservations(list(answers))
+            self._change(tx, [(row, reservations.accounted(row, answers[row.request_id], now_ms)) for row in rows])
+
+        await self._store.write(run)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Records ends and charges; repeating it changes nothing."""
+        now_ms = self._clock.now_ms()
+        ended: dict[str, bool] = {}
+        for settlement in settlements:
+            if settlement.counted is not None:
+                ended.setdefault(settlement.request_id, settlement.counted)
+        charges = [charge for settlement in settlements for charge in settlement.charges]
+
+        def run(tx: Transaction) -> None:
+            rows = tx.lock_reservations(list(ended))
+            self._change(tx, [(row, reservations.settled(row, ended[row.request_id], now_ms)) for row in rows])
+            tx.record_charges(charges)
+
+        await self._store.write(run)
+
+    def _change(self, tx: Transaction, changes: Iterable[Change]) -> None:
+        changed = [(before, after) for before, after in changes if after != before]
+        tx.update_reservations(changed)
+        freed = Counter((b.user_id, b.day) for b, a in changed if holds_place(b) and not holds_place(a))
+        # In one order everywhere, so that two batches cannot wait for each other.
+        for (user_id, day), places in sorted(freed.items()):
+            tx.give_back(user_id, day, places)
+
+    def _bounds(self, tier: Tier, day: str) -> tuple[int, int]:
+        return tier.requests_per_day, next_day_ms(day)
+
+    async def _existing(self, request_id: str) -> Reservation:
+        row = await self._store.read(lambda tx: tx.find_reservation(request_id))
+        if row is None:
+            raise NotFound("reservation")
+        return row

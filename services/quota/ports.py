@@ -1,0 +1,98 @@
+"""What the domain needs from a store and from the scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from services.quota.model import AuditEntry, Charge, Key, Reservation, StoredKey, TierChange, User, UserStatus
+from services.quota.reservations import Answer
+
+T = TypeVar("T")
+
+
+class SchedulerUnreachable(Exception):
+    """The scheduler did not answer; nothing may be concluded from that."""
+
+
+class Scheduler(Protocol):
+    """The scheduler, as far as quota asks and tells it."""
+
+    async def account(self, asked: Sequence[tuple[str, int]]) -> dict[str, Answer]:
+        """Answers for (request id, generation), at most 500. Raises `SchedulerUnreachable`."""
+        ...
+
+    async def apply_tiers(self, changes: Sequence[TierChange]) -> None:
+        """Returns once the changes, at most 500, are durable there. Raises `SchedulerUnreachable`."""
+        ...
+
+
+class Transaction(Protocol):
+    """One transaction. Rows read with a lock stay as they are until it ends."""
+
+    def find_user(self, user_id: str, *, lock: bool = False) -> User | None: ...
+    def insert_user(self, user: User) -> bool:
+        """False if there is one with that id."""
+        ...
+
+    def update_tier(self, user_id: str, tier: str, version: int) -> None: ...
+    def update_status(self, user_id: str, status: UserStatus) -> None: ...
+
+    def find_key(self, key_id: str) -> StoredKey | None: ...
+    def insert_key(self, key: Key, secret_hash: bytes) -> None: ...
+    def lock_key(self, key_id: str) -> Key | None: ...
+    def revoke_key(self, key_id: str, now_ms: int) -> None: ...
+    def list_keys(self, user_id: str, limit: int) -> list[Key]:
+        """Newest first."""
+        ...
+
+    def insert_reservation(self, row: Reservation) -> bool:
+        """False if the request has one; waits for a concurrent insert to end."""
+        ...
+
+    def find_reservation(self, request_id: str) -> Reservation | None: ...
+    def lock_reservations(self, request_ids: Sequence[str]) -> list[Reservation]:
+        """Those that exist, locked in order of their ids."""
+        ...
+
+    def update_reservations(self, changes: Sequence[tuple[Reservation, Reservation]]) -> None:
+        """Replaces (before, after), each guarded by the state and generation it had."""
+        ...
+
+    def list_unresolved(self, reserved_before_ms: int, after: tuple[int, str], limit: int) -> list[Reservation]:
+        """Pending and not known to be live, by (time of the last Reserve, id), behind `after`."""
+        ...
+
+    def take_place(self, user_id: str, day: str, limit: int) -> int | None:
+        """Takes one place if fewer than `limit` are taken; the new count, or None."""
+        ...
+
+    def give_back(self, user_id: str, day: str, places: int) -> None: ...
+    def count_used(self, user_id: str, day: str) -> int: ...
+
+    def record_charges(self, charges: Sequence[Charge]) -> None:
+        """Keeps what is new; what the provider reported replaces an estimate, never the other way."""
+        ...
+
+    def enqueue_tier_change(self, user: User, now_ms: int) -> None: ...
+    def list_tier_changes(self, limit: int) -> list[TierChange]:
+        """Oldest first."""
+        ...
+
+    def delete_tier_changes(self, numbers: Sequence[int]) -> None: ...
+    def record_audit(self, entry: AuditEntry) -> None: ...
+    def list_held_tiers(self) -> list[str]:
+        """Names of the tiers that users have."""
+        ...
+
+
+class Store(Protocol):
+    """Runs transactions."""
+
+    async def write(self, transaction: Callable[[Transaction], T]) -> T:
+        """Runs it, perhaps more than once; returns once it is committed. An exception undoes it."""
+        ...
+
+    async def read(self, transaction: Callable[[Transaction], T]) -> T:
+        """Runs it on a snapshot."""
+        ...

@@ -1,0 +1,174 @@
+"""The store on SQL: each method of `Transaction` is one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, RowMapping
+
+from services.quota import statements as sql
+from services.quota.model import (
+    AuditEntry,
+    Charge,
+    Key,
+    Reservation,
+    ReservationState,
+    StoredKey,
+    TierChange,
+    User,
+    UserStatus,
+)
+from services.quota.ports import Transaction
+from services.sql import Database
+
+T = TypeVar("T")
+
+
+class SqlStore:
+    """Implements `Store` on a database, which stays the caller's to close."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def write(self, transaction: Callable[[Transaction], T]) -> T:
+        """See `Store.write`."""
+        return await self._database.write(lambda connection: transaction(SqlTransaction(connection)))
+
+    async def read(self, transaction: Callable[[Transaction], T]) -> T:
+        """See `Store.read`."""
+        return await self._database.read(lambda connection: transaction(SqlTransaction(connection)))
+
+
+class RowChanged(Exception):
+    """A row was no longer as it had been read, although it was locked."""
+
+
+class SqlTransaction:
+    """Implements `Transaction` on a connection that is inside one."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def find_user(self, user_id: str, *, lock: bool = False) -> User | None:
+        row = self._one(sql.LOCK_USER if lock else sql.FIND_USER, id=user_id)
+        return _user(row) if row else None
+
+    def insert_user(self, user: User) -> bool:
+        return self._one(sql.INSERT_USER, **asdict(user)) is not None
+
+    def update_tier(self, user_id: str, tier: str, version: int) -> None:
+        self._run(sql.UPDATE_TIER, id=user_id, new_tier=tier, new_version=version)
+
+    def update_status(self, user_id: str, status: UserStatus) -> None:
+        self._run(sql.UPDATE_STATUS, id=user_id, new_status=status)
+
+    def find_key(self, key_id: str) -> StoredKey | None:
+        row = self._one(sql.FIND_KEY, id=key_id)
+        if row is None:
+            return None
+        return StoredKey(row["key_id"], row["secret_hash"], row["revoke_time_ms"] is not None, _user(row))
+
+    def insert_key(self, key: Key, secret_hash: bytes) -> None:
+        self._run(sql.INSERT_KEY, **asdict(key), secret_hash=secret_hash)
+
+    def lock_key(self, key_id: str) -> Key | None:
+        row = self._one(sql.LOCK_KEY, id=key_id)
+        return Key(**row) if row else None
+
+    def revoke_key(self, key_id: str, now_ms: int) -> None:
+        self._run(sql.REVOKE_KEY, id=key_id, now_ms=now_ms)
+
+    def list_keys(self, user_id: str, limit: int) -> list[Key]:
+        return [Key(**row) for row in self._all(sql.LIST_KEYS, id=user_id, most=limit)]
+
+    def insert_reservation(self, row: Reservation) -> bool:
+        return self._one(sql.INSERT_RESERVATION, **asdict(row)) is not None
+
+    def find_reservation(self, request_id: str) -> Reservation | None:
+        row = self._one(sql.FIND_RESERVATION, id=request_id)
+        return _reservation(row) if row else None
+
+    def lock_reservations(self, request_ids: Sequence[str]) -> list[Reservation]:
+        rows = self._all(sql.LOCK_RESERVATIONS, ids=request_ids) if request_ids else ()
+        return [_reservation(row) for row in rows]
+
+    def update_reservations(self, changes: Sequence[tuple[Reservation, Reservation]]) -> None:
+        if not changes:
+            return
+        values = [_update(before, after) for before, after in changes]
+        if self._connection.execute(sql.UPDATE_RESERVATION, values).rowcount != len(changes):
+            raise RowChanged
+
+    def list_unresolved(self, reserved_before_ms: int, after: tuple[int, str], limit: int) -> list[Reservation]:
+        rows = self._all(
+            sql.LIST_UNRESOLVED, before_ms=reserved_before_ms, after_ms=after[0], after_id=after[1], most=limit
+        )
+        return [_reservation(row) for row in rows]
+
+    def take_place(self, user_id: str, day: str, limit: int) -> int | None:
+        row = self._one(sql.TAKE_PLACE, user_id=user_id, day=day, most=limit)
+        return int(row["used"]) if row else None
+
+    def give_back(self, user_id: str, day: str, places: int) -> None:
+        self._run(sql.GIVE_BACK, of_user=user_id, of_day=day, places=places)
+
+    def count_used(self, user_id: str, day: str) -> int:
+        return int(self._connection.execute(sql.COUNT_USED, {"of_user": user_id, "of_day": day}).scalar_one())
+
+    def record_charges(self, charges: Sequence[Charge]) -> None:
+        if charges:
+            self._connection.execute(sql.RECORD_CHARGE, [asdict(charge) for charge in charges])
+
+    def enqueue_tier_change(self, user: User, now_ms: int) -> None:
+        self._run(
+            sql.INSERT_TIER_CHANGE,
+            user_id=user.user_id,
+            tier=user.tier,
+            tier_version=user.tier_version,
+            create_time_ms=now_ms,
+        )
+
+    def list_tier_changes(self, limit: int) -> list[TierChange]:
+        return [TierChange(**row) for row in self._all(sql.LIST_TIER_CHANGES, most=limit)]
+
+    def delete_tier_changes(self, numbers: Sequence[int]) -> None:
+        self._run(sql.DELETE_TIER_CHANGES, numbers=numbers)
+
+    def record_audit(self, entry: AuditEntry) -> None:
+        self._run(sql.INSERT_AUDIT, **asdict(entry))
+
+    def list_held_tiers(self) -> list[str]:
+        return [row["tier"] for row in self._all(sql.HELD_TIERS)]
+
+    def _run(self, statement: Any, **values: Any) -> None:
+        self._connection.execute(statement, values)
+
+    def _one(self, statement: Any, **values: Any) -> RowMapping | None:
+        return self._connection.execute(statement, values).mappings().first()
+
+    def _all(self, statement: Any, **values: Any) -> Sequence[RowMapping]:
+        return self._connection.execute(statement, values).mappings().all()
+
+
+def _user(row: RowMapping) -> User:
+    return User(
+        row["user_id"],
+        row["email"],
+        row["tier"],
+        row["tier_version"],
+        UserStatus(row["status"]),
+        row["create_time_ms"],
+    )
+
+
+def _reservation(row: RowMapping) -> Reservation:
+    return Reservation(**{**row, "state": ReservationState(row["state"])})
+
+
+def _update(before: Reservation, after: Reservation) -> dict[str, Any]:
+    guards = {"id": before.request_id, "old_state": before.state, "old_generation": before.generation}
+    changed = asdict(after)
+    del changed["request_id"], changed["user_id"]
+    return {**changed, **guards}
