@@ -1,0 +1,111 @@
+// The gateway's HTTP API. Every failure is an ApiError with a code of the contract, or OFFLINE.
+
+export class ApiError extends Error {
+  constructor(code, status, body, retryAfterMs = null) {
+    super(body?.message ?? code);
+    this.code = code;
+    this.status = status;
+    this.body = body ?? {};
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+function retryAfter(response) {
+  const seconds = Number(response.headers.get("Retry-After"));
+  return Number.isFinite(seconds) && seconds > 0 ? seconds * 1000 : null;
+}
+
+async function failure(response) {
+  const body = await response.json().catch(() => ({}));
+  const code = body.code ?? (response.status >= 500 ? "UNAVAILABLE" : `HTTP_${response.status}`);
+  return new ApiError(code, response.status, body, retryAfter(response));
+}
+
+/** An absolute address of the contract as a path of this page's own origin (the CSP lets nothing else be asked). */
+export function ownPath(address) {
+  const url = new URL(address, "http://localhost");
+  return url.pathname + url.search;
+}
+
+export class Api {
+  /**
+   * @param key returns the key to send, or null
+   * @param onAnswer is told each answer's headers
+   */
+  constructor({ key, onAnswer = () => {}, fetch = (...args) => globalThis.fetch(...args) }) {
+    this.key = key;
+    this.onAnswer = onAnswer;
+    this.fetch = fetch;
+  }
+
+  async call(path, { method = "GET", body, headers = {}, signal, bare = false } = {}) {
+    const key = bare ? null : this.key();
+    const sent = { Accept: "application/json", ...headers };
+    if (key) sent["X-API-Key"] = key;
+    if (body !== undefined) sent["Content-Type"] = "application/json";
+    let response;
+    try {
+      response = await this.fetch(path, { method, headers: sent, body: body && JSON.stringify(body), signal, credentials: "omit", cache: "no-store" });
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw new ApiError("OFFLINE", 0, {});
+    }
+    this.onAnswer(response.headers);
+    if (!response.ok) throw await failure(response);
+    return response;
+  }
+
+  async json(path, options) {
+    const response = await this.call(path, options);
+    return response.json();
+  }
+
+  me() {
+    return this.json("/api/me");
+  }
+
+  wait() {
+    return this.json("/api/wait");
+  }
+
+  /** Sends one request; repeating it with the same `idempotencyKey` is harmless. */
+  generate({ prompt, diagramType }, idempotencyKey) {
+    return this.json("/api/diagram/generate", { method: "POST", body: { prompt, diagramType }, headers: { "Idempotency-Key": idempotencyKey } });
+  }
+
+  /** One request now, or (`waitMs`) at its next change. Another user's is still readable by its id alone. */
+  async diagram(id, { waitMs = 0, signal } = {}) {
+    const path = `/api/diagram/${encodeURIComponent(id)}${waitMs ? `?wait=${waitMs}` : ""}`;
+    try {
+      return await this.json(path, { signal });
+    } catch (error) {
+      if (!this.key() || !["NOT_FOUND", "UNAUTHENTICATED"].includes(error.code)) throw error;
+      return this.json(path, { signal, bare: true });
+    }
+  }
+
+  cancel(id) {
+    return this.json(`/api/diagram/${encodeURIComponent(id)}`, { method: "DELETE" });
+  }
+
+  diagrams(cursor) {
+    return this.json(`/api/diagrams?limit=24${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
+  }
+
+  async svg(path) {
+    const response = await this.call(path, { headers: { Accept: "image/svg+xml" } });
+    return response.text();
+  }
+
+  /** Keys to try with, by tier; empty where none are offered. */
+  async demoKeys() {
+    try {
+      return await this.json("/demo-keys.json", { bare: true });
+    } catch {
+      return {};
+    }
+  }
+}
+
+/** The path of a request's picture. */
+export const svgPath = (track) => (track.svgUrl ? ownPath(track.svgUrl) : `/api/diagram/${encodeURIComponent(track.id)}/diagram.svg`);
