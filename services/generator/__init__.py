@@ -1,0 +1,1 @@
+"""The generator: one attempt at a request, from a prompt to a checked diagram."""

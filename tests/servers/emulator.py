@@ -34,7 +34,7 @@ class Emulator:
         self._http = httpx2.AsyncClient(base_url=base_url, timeout=DEADLINE_S)
 
     async def fault(self, name: str, **fields: Any) -> None:
-        """The next calls meet this fault (times=1, probability, match, retry_after, after_tokens, tokens_per_second)."""
+        """The next calls meet this fault (times=1, probability, match, retry_after, after_tokens…)."""
         await self._ask("POST", "/_emulator/faults", {"fault": name, **fields})
 
     async def clear_faults(self) -> None:
