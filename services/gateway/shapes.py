@@ -1,0 +1,166 @@
+"""The bodies and parameters of the contract, and what is wrong with those that came."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, TypeVar, get_args
+
+import msgspec
+from msgspec import UNSET, Meta, Struct
+
+from services.gateway.errors import Problem, invalid, not_json
+
+DEPTH_LIMIT = 32
+"""Nesting of a body that is still read."""
+KINDS = (
+    "mermaid", "flowchart", "sequence", "class", "state", "er", "gantt", "mindmap", "pie", "journey", "timeline",
+    "quadrant", "gitgraph", "c4", "block", "architecture", "sankey",
+)  # fmt: skip
+REQUEST_ID = re.compile(r"req_[0-9A-Za-z]{1,60}\Z")
+USER_ID = re.compile(r"[^\x00-\x20\x7f/]{1,128}\Z")
+IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}\Z")
+# \x00 cannot be stored in PostgreSQL; a prompt of blanks asks for nothing.
+_PROMPT = r"^[^\x00]*[^\s\x00][^\x00]*$"
+
+T = TypeVar("T", bound=Struct)
+
+MaxTokens = Annotated[int, Meta(ge=1, le=32_768, description="a whole number from 1 to 32768")]
+MaxWait = Annotated[
+    int, Meta(ge=1_000, le=86_400_000, description="milliseconds, a whole number from 1000 to 86400000")
+]
+Priority = Annotated[int, Meta(ge=-10, le=10, description="a whole number from -10 to 10")]
+Model = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@-]{1,128}$", description="the name of a model")]
+Prompt = Annotated[
+    str, Meta(max_length=100_000, pattern=_PROMPT, description="text of 1 to 100000 characters, not only blanks")
+]
+Kind = Annotated[str, Meta(pattern=f"^({'|'.join(KINDS)})$", description="one of " + ", ".join(KINDS))]
+UserId = Annotated[
+    str, Meta(pattern=r"^[^\x00-\x20\x7f/]{1,128}$", description="1 to 128 characters without blanks and slashes")
+]
+Email = Annotated[
+    str, Meta(max_length=254, pattern=r"^[^\x00-\x20\x7f@]+@[^\x00-\x20\x7f@]+$", description="an e-mail address")
+]
+TierName = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,64}$", description="the name of a tier")]
+Status = Annotated[str, Meta(pattern="^(active|suspended)$", description="active or suspended")]
+
+
+class Options(Struct, rename="camel"):
+    """How to draw."""
+
+    max_tokens: MaxTokens = 2_048
+    model: Model = ""
+    max_wait: MaxWait = 3_600_000
+    priority: Priority = 0
+
+
+class Generate(Struct, rename="camel"):
+    """What to draw."""
+
+    prompt: Prompt
+    diagram_type: Kind = "mermaid"
+    options: Annotated[Options, Meta(description="an object")] = msgspec.field(default_factory=Options)
+    webhook_url: Any = UNSET
+
+
+class NewUser(Struct, rename="camel"):
+    """A user to create."""
+
+    tier: TierName = ""
+    user_id: UserId = ""
+    email: Email = ""
+
+
+class TierChange(Struct):
+    """The tier to hold."""
+
+    tier: TierName
+
+
+class StatusChange(Struct):
+    """Whether a user may call."""
+
+    status: Status
+
+
+def read(body: bytes, shape: type[T]) -> T:
+    """Reads a body. Problem 400 if it is not JSON, 422 with every wrong field if it is of another shape."""
+    try:
+        # Counting brackets is a bound on depth that costs nothing; only a body beyond it is looked at closely.
+        if body.count(b"{") + body.count(b"[") > DEPTH_LIMIT:
+            _check_depth(msgspec.json.decode(body))
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.ValidationError:
+        raise invalid(*_wrong_fields(msgspec.json.decode(body), shape, "")) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise not_json(str(error) + ".") from None
+    except RecursionError:
+        raise _too_deep() from None
+
+
+def _too_deep() -> Problem:
+    return invalid(("", f"Must not be nested deeper than {DEPTH_LIMIT} levels."))
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEPTH_LIMIT):
+        level = [
+            child
+            for item in level
+            if isinstance(item, (dict, list))
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return
+    if any(isinstance(item, (dict, list)) for item in level):
+        raise _too_deep()
+
+
+def _wrong_fields(value: Any, shape: type[Struct], prefix: str) -> list[tuple[str, str]]:
+    if not isinstance(value, dict):
+        return [(prefix.rstrip("."), "Must be an object.")]
+    wrong: list[tuple[str, str]] = []
+    for field in msgspec.structs.fields(shape):
+        path = prefix + field.encode_name
+        if field.encode_name not in value:
+            if field.required:
+                wrong.append((path, f"{path} is missing: it must be {_description(field.type)}."))
+            continue
+        inner = get_args(field.type)[0] if get_args(field.type) else field.type
+        if isinstance(inner, type) and issubclass(inner, Struct) and isinstance(value[field.encode_name], dict):
+            wrong += _wrong_fields(value[field.encode_name], inner, path + ".")
+            continue
+        try:
+            msgspec.convert(value[field.encode_name], field.type)
+        except msgspec.ValidationError:
+            wrong.append((path, f"{path} must be {_description(field.type)}."))
+    return wrong
+
+
+def _description(annotated: Any) -> str:
+    return next((meta.description for meta in get_args(annotated)[1:] if meta.description), "valid")
+
+
+def idempotency_key(text: str) -> str:
+    """The key itself, whether it came bare or as a quoted string of RFC 8941."""
+    key = text.strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = re.sub(r'\\(["\\])', r"\1", key[1:-1])
+    if not IDEMPOTENCY_KEY.match(key):
+        raise invalid(("Idempotency-Key", "Idempotency-Key must have 1 to 255 printable ASCII characters."))
+    return key
+
+
+def whole_number(path: str, text: str, least: int, most: int) -> int:
+    """A parameter that is a whole number in a range."""
+    # isdecimal alone also holds for digits of other scripts.
+    if not (text.isascii() and text.isdecimal() and len(text) <= 19 and least <= int(text) <= most):
+        raise invalid((path, f"{path} must be a whole number from {least} to {most}."))
+    return int(text)
+
+
+def flag(path: str, text: str) -> bool:
+    """A parameter that is true or false."""
+    if text not in ("true", "false"):
+        raise invalid((path, f"{path} must be true or false."))
+    return text == "true"
