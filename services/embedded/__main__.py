@@ -63,7 +63,7 @@ def _run(settings: Settings, folder: DataFolder, stop_with: int | None) -> None:
         data=folder.path,
         sockets=folder.sockets(),
         valkey_server="" if settings.redis_url else valkey.find_server(),
-        emulator_port=_free_port() if settings.emulated else 0,
+        emulator_port=settings.emulator_port or _free_port(),
         import_path=_import_path(),
     )
     keys = Keys(

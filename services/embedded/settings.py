@@ -26,6 +26,8 @@ class Settings:
     """Empty: a private Valkey."""
     anthropic_api_key: str = variable("ANTHROPIC_API_KEY", str, default="")
     anthropic_base_url: str = variable("ANTHROPIC_BASE_URL", str, default="")
+    emulator_port: int = variable("HEADGATE_EMULATOR_PORT", integer(0, 65535), default=0)
+    """0: a free one."""
     provider_plan: str = variable("HEADGATE_PROVIDER_PLAN", str, default="")
 
     @property
