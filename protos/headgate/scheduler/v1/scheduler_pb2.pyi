@@ -102,16 +102,20 @@ class SubmitRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., tier: _Optional[_Union[TierTerms, _Mapping]] = ..., generation: _Optional[int] = ..., day: _Optional[str] = ..., settled: _Optional[bool] = ..., work: _Optional[_Union[Work, _Mapping]] = ..., priority: _Optional[int] = ..., max_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idempotent: _Optional[bool] = ...) -> None: ...
 
 class TierTerms(_message.Message):
-    __slots__ = ("name", "version", "share", "outstanding")
+    __slots__ = ("name", "version", "share", "outstanding", "models", "all_models")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SHARE_FIELD_NUMBER: _ClassVar[int]
     OUTSTANDING_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    ALL_MODELS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     share: int
     outstanding: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., share: _Optional[int] = ..., outstanding: _Optional[int] = ...) -> None: ...
+    models: _containers.RepeatedScalarFieldContainer[str]
+    all_models: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., share: _Optional[int] = ..., outstanding: _Optional[int] = ..., models: _Optional[_Iterable[str]] = ..., all_models: _Optional[bool] = ...) -> None: ...
 
 class Work(_message.Message):
     __slots__ = ("prompt", "diagram_type", "model", "max_tokens")

@@ -30,8 +30,8 @@ class SchedulerServiceStub:
 
     Refusals carry a google.rpc.ErrorInfo with domain "scheduler.headgate" and the
     reason in capitals (CONCURRENCY_LIMIT_EXCEEDED, QUEUE_FULL, TOO_LARGE,
-    IDEMPOTENCY_CONFLICT, RESERVATION_STALE, UNKNOWN_MODEL, NOT_FOUND,
-    INVALID_REQUEST), and a google.rpc.RetryInfo where waiting helps.
+    IDEMPOTENCY_CONFLICT, RESERVATION_STALE, UNKNOWN_MODEL, MODEL_NOT_ALLOWED,
+    NOT_FOUND, INVALID_REQUEST), and a google.rpc.RetryInfo where waiting helps.
     """
 
     def __init__(self, channel):
@@ -102,8 +102,8 @@ class SchedulerServiceServicer:
 
     Refusals carry a google.rpc.ErrorInfo with domain "scheduler.headgate" and the
     reason in capitals (CONCURRENCY_LIMIT_EXCEEDED, QUEUE_FULL, TOO_LARGE,
-    IDEMPOTENCY_CONFLICT, RESERVATION_STALE, UNKNOWN_MODEL, NOT_FOUND,
-    INVALID_REQUEST), and a google.rpc.RetryInfo where waiting helps.
+    IDEMPOTENCY_CONFLICT, RESERVATION_STALE, UNKNOWN_MODEL, MODEL_NOT_ALLOWED,
+    NOT_FOUND, INVALID_REQUEST), and a google.rpc.RetryInfo where waiting helps.
     """
 
     def Submit(self, request, context):
@@ -258,8 +258,8 @@ class SchedulerService:
 
     Refusals carry a google.rpc.ErrorInfo with domain "scheduler.headgate" and the
     reason in capitals (CONCURRENCY_LIMIT_EXCEEDED, QUEUE_FULL, TOO_LARGE,
-    IDEMPOTENCY_CONFLICT, RESERVATION_STALE, UNKNOWN_MODEL, NOT_FOUND,
-    INVALID_REQUEST), and a google.rpc.RetryInfo where waiting helps.
+    IDEMPOTENCY_CONFLICT, RESERVATION_STALE, UNKNOWN_MODEL, MODEL_NOT_ALLOWED,
+    NOT_FOUND, INVALID_REQUEST), and a google.rpc.RetryInfo where waiting helps.
     """
 
     @staticmethod

@@ -1,0 +1,160 @@
+"""The scheduler process: everything is made here and passed on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from pathlib import Path
+
+import yaml
+from headgate.quota.v1.quota_pb2_grpc import QuotaServiceStub
+from headgate.scheduler.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
+
+from services import process, sql
+from services.clock import SystemClock
+from services.pricing import PriceError, read_prices
+from services.rpc.channel import Tls, open_channel
+from services.rpc.server import Server
+from services.scheduler import line as line_module
+from services.scheduler.attempts import Attempts
+from services.scheduler.dispatcher import Dispatcher
+from services.scheduler.feed import Feed
+from services.scheduler.generators import Generators
+from services.scheduler.intake import Intake, Rules
+from services.scheduler.keeper import Keeper
+from services.scheduler.line import Identity, ValkeyLine
+from services.scheduler.outbox import Outbox
+from services.scheduler.providers import PlanError, read_provider
+from services.scheduler.rebuild import Rebuilder, SqlIdentity
+from services.scheduler.servicer import SERVICE, QuotaOverGrpc, SchedulerServicer, refusal_for
+from services.scheduler.settings import Settings
+from services.scheduler.store import SqlRequests
+from services.scheduler.sweeps import Sweeps
+from services.scheduler.watches import Watches
+from services.settings import config_dir, load
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+VERSION_TABLE = "scheduler_version"
+
+
+def main() -> None:
+    """`headgate-scheduler` serves; `headgate-scheduler migrate` brings the schema up and exits."""
+    if sys.argv[1:] == ["migrate"]:
+        sql.migrate(load(Settings, os.environ).database_url, MIGRATIONS, version_table=VERSION_TABLE)
+        return
+    process.run("scheduler", Settings, serve)
+
+
+def read_rules(settings: Settings) -> Rules:
+    """What config/ says, checked. StartError if it is wrong."""
+    try:
+        provider = read_provider(config_dir() / "providers.yaml", settings.provider_plan)
+        prices = read_prices(config_dir() / "prices.yaml")
+    except (PlanError, PriceError, yaml.YAMLError) as error:
+        raise process.StartError(f"HEADGATE_PROVIDER_PLAN or config/ is wrong: {error}.") from error
+    model = settings.model or str(yaml.safe_load((config_dir() / "prices.yaml").read_text())["default_model"])
+    if provider.pool_of(model) is None or model not in prices.models:
+        raise process.StartError(f"HEADGATE_MODEL is wrong: '{model}' has no pool or no price in config/.")
+    return Rules(provider, prices, model, settings.queue_length)
+
+
+async def serve(settings: Settings, stopping: asyncio.Event) -> None:
+    """Runs until `stopping` is set, then drains."""
+    rules, clock = read_rules(settings), SystemClock()
+    database = open_database(settings)
+    tls = _tls(settings)
+    requests, identity = SqlRequests(database), Identity()
+    client = line_module.connect(settings.redis_url, identity)
+    line = ValkeyLine(client, identity)
+    pools = list(rules.provider.pools)
+    dispatchers: dict[str, Dispatcher] = {}
+
+    def wake(pool: str | None = None) -> None:
+        for dispatcher in [dispatchers[pool]] if pool in dispatchers else dispatchers.values():
+            dispatcher.wake()
+
+    quota_channel = open_channel(
+        settings.quota_address, tls=tls, safe_to_repeat=["headgate.quota.v1.QuotaService/Settle"]
+    )
+    outbox = Outbox(requests, QuotaOverGrpc(QuotaServiceStub(quota_channel)))
+    generators = Generators(settings.generator_addresses, settings.generator_slots, tls, wake)
+    attempts = Attempts(
+        requests, line, generators, rules.prices, clock=clock, random_fraction=random.random,
+        timeout_ms=settings.attempt_timeout_ms, on_settlement=outbox.poke,
+    )  # fmt: skip
+    intake = Intake(requests, line, rules, slots=lambda: generators.slots, clock=clock)
+    watches = Watches(requests, line, intake.places, clock=clock, on_ended=attempts.abandon)
+    rebuilder = Rebuilder(settings.redis_url, pools, identity, SqlIdentity(database), requests, clock)
+    keeper = Keeper(line, rebuilder, rules.provider, settings.overrides, clock=clock, on_ready=wake)
+    sweeps = Sweeps(requests, line, attempts, rules.prices, pools, clock=clock, on_settlement=outbox.poke)
+    for pool in pools:
+        limit = settings.provider_concurrency or rules.provider.limits[pool].concurrency
+        dispatchers[pool] = Dispatcher(
+            line, pool, concurrency=limit, free_slots=lambda: generators.free - attempts.beginning,
+            begin=attempts.begin, on_trouble=keeper.suspect,
+        )  # fmt: skip
+    server = Server([SERVICE], refusal_for, tls=tls)
+    servicer = SchedulerServicer(
+        intake, requests, line, watches, rules.provider, clock=clock, on_settlement=outbox.poke,
+        overrides=settings.overrides,
+    )  # fmt: skip
+    add_SchedulerServiceServicer_to_server(servicer, server.grpc)
+    await _run(
+        server, settings, stopping, attempts,
+        dispatching=[d.run for d in dispatchers.values()],
+        others=[generators.run, Feed(line, pools, watches, wake).run, watches.run, keeper.run, sweeps.run, outbox.run],
+    )  # fmt: skip
+    await client.aclose()
+    await quota_channel.close()
+    await database.close()
+
+
+async def _run(server, settings, stopping, attempts, *, dispatching, others) -> None:  # type: ignore[no-untyped-def]
+    """Starts the loops, serves, and on `stopping` ends them in the order that loses nothing."""
+    over = asyncio.Event()
+    loops = [asyncio.create_task(loop(stopping)) for loop in dispatching]
+    loops += [asyncio.create_task(loop(over)) for loop in others]
+    try:
+        await server.start(settings.listen)
+    except OSError as error:
+        raise process.StartError(f"HEADGATE_LISTEN cannot be used: {error}.") from error
+    first_end = asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([asyncio.ensure_future(first_end), asyncio.ensure_future(stopping.wait())],
+                       return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
+    await server.drain(grace_s=2.0)
+    await attempts.drain(settings.drain_ms)
+    over.set()
+    await asyncio.wait(loops, timeout=5.0)
+    for loop in loops:
+        loop.cancel()
+    for result in await asyncio.gather(*loops, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
+
+
+def open_database(settings: Settings) -> sql.Database:
+    """The database, migrated or checked. StartError if it cannot be used."""
+    try:
+        if settings.migrate_at_start:
+            sql.migrate(settings.database_url, MIGRATIONS, version_table=VERSION_TABLE)
+        sql.require_schema(settings.database_url, MIGRATIONS, version_table=VERSION_TABLE)
+        return sql.connect(settings.database_url)
+    except sql.SchemaOutdated as error:
+        raise process.StartError(f"HEADGATE_DATABASE_URL: {error}.") from error
+    except Exception as error:
+        raise process.StartError(f"HEADGATE_DATABASE_URL cannot be used: {type(error).__name__}.") from error
+
+
+def _tls(settings: Settings) -> Tls | None:
+    files = (settings.tls_cert, settings.tls_key, settings.tls_ca)
+    if not any(files):
+        return None
+    if not all(files):
+        raise process.StartError("HEADGATE_TLS_CERT, HEADGATE_TLS_KEY and HEADGATE_TLS_CA go together.")
+    return Tls(*(Path(str(file)) for file in files))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""Accepting requests and answering about them: what the servicer asks for, in the domain's words."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from services.clock import Clock
+from services.pricing import PriceList
+from services.scheduler.life import LineUnavailable, Refused, Request, Requests, State, Submission, TierTerms
+from services.scheduler.line import ValkeyLine
+from services.scheduler.providers import Provider
+from services.scheduler.waits import Place, PoolView, cost_of, place_of, read_view
+from services.sql import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+PROMPT_CHARACTERS = 100_000
+MAX_TOKENS = 32_768
+CHARACTERS_A_TOKEN = 3.5
+TEMPLATE_TOKENS = 400
+"""What a prompt template adds to the user's words, roughly; settled to the real figure afterwards."""
+FIRST_OUTPUT_TOKENS = 600
+"""Length of a diagram before the first was seen; never max_tokens, which would starve the pool."""
+_KINDS = "flowchart sequence class state er gantt mindmap pie journey timeline quadrant gitgraph c4 block"
+DIAGRAM_TYPES = frozenset([*_KINDS.split(), "architecture", "sankey", "mermaid"])
+STORAGE = "storage"
+UNKNOWN_WAIT_MS = 10_000
+"""Told, with `paused`, while the store of the order is away."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is configured."""
+
+    provider: Provider
+    prices: PriceList
+    default_model: str
+    queue_length: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is asked for, unchecked."""
+
+    prompt: str
+    diagram_type: str
+    model: str
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Models:
+    """Which models a tier may name beside the default one."""
+
+    named: frozenset[str]
+    every: bool
+
+
+class Intake:
+    """The requests' front desk."""
+
+    def __init__(
+        self, requests: Requests, line: ValkeyLine, rules: Rules, *, slots: Callable[[], int], clock: Clock
+    ) -> None:
+        """`slots` is how many attempts can run at once."""
+        self._requests = requests
+        self._line = line
+        self._rules = rules
+        self._slots = slots
+        self._clock = clock
+        self._views: dict[str, PoolView] = {}
+        self._placing: set[asyncio.Task[None]] = set()
+
+    def check(self, work: Work, models: Models) -> tuple[Work, str]:
+        """The work with its defaults filled in, and its pool. `Refused` says which field is wrong."""
+        model = work.model or self._rules.default_model
+        pool = self._rules.provider.pool_of(model)
+        if pool is None or model not in self._rules.prices.models:
+            raise Refused("UNKNOWN_MODEL", f"There is no model '{model}' here.", figures={"field": "options.model"})
+        if not (models.every or model == self._rules.default_model or model in models.named):
+            raise Refused("MODEL_NOT_ALLOWED", f"Your plan does not include the model '{model}'.")
+        if not work.prompt.strip():
+            raise _invalid("prompt", "Say what should be drawn.")
+        if len(work.prompt) > PROMPT_CHARACTERS:
+            raise Refused("TOO_LARGE", f"The prompt may have at most {PROMPT_CHARACTERS} characters.")
+        if work.diagram_type not in DIAGRAM_TYPES:
+            raise _invalid("diagramType", f"'{work.diagram_type}' is not a kind of diagram.")
+        if not 1 <= work.max_tokens <= MAX_TOKENS:
+            raise _invalid("options.maxTokens", f"It must be from 1 to {MAX_TOKENS}.")
+        return replace(work, model=model), pool
+
+    def estimate(self, work: Work, pool: str) -> tuple[int, int]:
+        """Tokens in and out that a request will probably use."""
+        learned = self._views[pool].mean_output if pool in self._views else None
+        output = min(work.max_tokens, round(learned or FIRST_OUTPUT_TOKENS))
+        return TEMPLATE_TOKENS + round(len(work.prompt) / CHARACTERS_A_TOKEN), output
+
+    async def submit(self, submission: Submission) -> tuple[Request, Place, bool]:
+        """Accepts a request for good; (request, place, whether it was accepted before)."""
+        if (full := self._no_room(submission)) and not await self._requests.get(submission.request_id):
+            raise full
+        request, replayed = await self._requests.submit(submission, self._clock.now_ms())
+        if replayed:
+            return request, await self.place(request), True
+        try:
+            await self._line.place(request.pool, [request])
+        except LineUnavailable:
+            # Accepted all the same: a placer tries again by itself, and the sweep after it.
+            self._place_later(request)
+        return request, await self.place(request), False
+
+    async def settled(self, submission: Submission) -> tuple[Request, Place, bool]:
+        """The request of a reservation that is settled already; nothing is inserted."""
+        request = await self._requests.get(submission.request_id)
+        if request is None or request.user_id != submission.user_id:
+            raise Refused("NOT_FOUND", "This request was erased or never accepted; send it with a new key.")
+        if submission.idempotent and request.work_hash != submission.work_hash:
+            raise Refused("IDEMPOTENCY_CONFLICT", "This Idempotency-Key was used for a different request.")
+        return request, await self.place(request), True
+
+    async def place(self, request: Request) -> Place:
+        """Where a request stands now."""
+        if request.state is not State.QUEUED:
+            return Place(0, 0)
+        places = await self.places(request.pool, [request.request_id])
+        # Already taken from the line, its attempt not begun in SQL: next by any measure.
+        return places.get(request.request_id, Place(1, 0))
+
+    async def places(self, pool: str, request_ids: Sequence[str]) -> dict[str, Place]:
+        """Where those of the requests stand that are queued."""
+        try:
+            answer = await self._line.view(pool, request_ids)
+        except LineUnavailable:
+            return await self._places_by_count(pool, request_ids)
+        view = self._views[pool] = read_view(answer)
+        slots = self._slots()
+        return {
+            request_id: place_of(
+                view, found["tier"], found["rank"], found["cost"], slots, int(found.get("not_before") or 0)
+            )
+            for request_id, found in zip(request_ids, answer["places"] or [], strict=False)
+            if found
+        }
+
+    async def would_be(self, tier: str, model: str) -> Place:
+        """The place a request sent now would get."""
+        work, pool = self.check(Work("x", "mermaid", model, 2048), Models(frozenset(), True))
+        try:
+            view = self._views[pool] = read_view(await self._line.view(pool))
+        except LineUnavailable:
+            return Place(1, UNKNOWN_WAIT_MS, STORAGE)
+        queued = view.tiers[tier].queued if tier in view.tiers else 0
+        return place_of(view, tier, queued, cost_of(view, *self.estimate(work, pool)), self._slots())
+
+    async def views(self) -> dict[str, PoolView]:
+        """Every pool at a glance; a pool that cannot be read is left out."""
+        for pool in self._rules.provider.pools:
+            with suppress(LineUnavailable):
+                self._views[pool] = read_view(await self._line.view(pool))
+                continue
+            self._views.pop(pool, None)
+        return dict(self._views)
+
+    async def _places_by_count(self, pool: str, request_ids: Sequence[str]) -> dict[str, Place]:
+        """While Valkey is away: the number accepted before, and `paused`."""
+        with suppress(StoreUnavailable):
+            queued = sum(count for its_pool, _, count, _ in await self._requests.queue() if its_pool == pool)
+            return {i: Place(max(1, queued), UNKNOWN_WAIT_MS, STORAGE) for i in request_ids}
+        return {i: Place(1, UNKNOWN_WAIT_MS, STORAGE) for i in request_ids}
+
+    def _no_room(self, submission: Submission) -> Refused | None:
+        view = self._views.get(submission.pool)
+        tier = view.tiers.get(submission.tier.name) if view else None
+        if view is None or tier is None or tier.queued < self._rules.queue_length:
+            return None
+        place = place_of(view, submission.tier.name, tier.queued, 1.0, self._slots())
+        message = "The queue is full at the moment. Nothing was accepted; please try again a little later."
+        figures = {"estimated_wait_ms": str(place.wait_ms)}
+        return Refused("QUEUE_FULL", message, retry_after_ms=min(place.wait_ms, 60_000), figures=figures)
+
+    def _place_later(self, request: Request) -> None:
+        if len(self._placing) < 1_000:
+            task = asyncio.create_task(self._place_again(request))
+            self._placing.add(task)
+            task.add_done_callback(self._placing.discard)
+
+    async def _place_again(self, request: Request) -> None:
+        for delay_ms in (250, 500, 1_000, 2_000, 4_000):
+            await self._clock.sleep(delay_ms)
+            with suppress(LineUnavailable):
+                await self._line.place(request.pool, [request])
+                return
+        log.warning("%s waits for the sweep to be placed", request.request_id)
+
+
+def work_hash(work: Work, priority: int, max_wait_ms: int) -> str:
+    """SHA-256 of everything that was asked for."""
+    parts = (work.prompt, work.diagram_type, work.model, work.max_tokens, priority, max_wait_ms)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _invalid(field: str, message: str) -> Refused:
+    return Refused("INVALID_REQUEST", message, figures={"field": field})
+
+
+def terms_of(values: Mapping[str, Any]) -> TierTerms:
+    """A tier's terms, checked. `Refused` if they make no sense."""
+    if not values["name"] or values["share"] < 1 or values["outstanding"] < 0:
+        raise _invalid("tier", "A tier needs a name, a share of at least 1 and a cap.")
+    return TierTerms(values["name"], values["version"], values["share"], values["outstanding"])

@@ -1,0 +1,79 @@
+"""Keeps the line usable: notices that Valkey is away or another one, has it rebuilt, puts the limits back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from services.clock import Clock
+from services.scheduler.life import LineUnavailable
+from services.scheduler.line import ValkeyLine
+from services.scheduler.providers import Provider
+from services.scheduler.rebuild import Rebuilder
+from services.sql import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+CHECK_MS = 2_000
+RETRY_MS = 200
+
+
+class Keeper:
+    """Runs until told to stop."""
+
+    def __init__(
+        self,
+        line: ValkeyLine,
+        rebuilder: Rebuilder,
+        provider: Provider,
+        overrides: Mapping[str, int],
+        *,
+        clock: Clock,
+        on_ready: Callable[[], None],
+    ) -> None:
+        """`on_ready` is called whenever the line has become usable."""
+        self._line = line
+        self._rebuilder = rebuilder
+        self._provider = provider
+        self._overrides = overrides
+        self._clock = clock
+        self._on_ready = on_ready
+        self._suspected = asyncio.Event()
+        self.ready = False
+
+    def suspect(self) -> None:
+        """Somebody found the line away: look at once."""
+        self._suspected.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Checks every 2 s, and at once when somebody suspects; tries five times a second while it is away."""
+        while not stopping.is_set():
+            self._suspected.clear()
+            if not await self._usable():
+                if self.ready:
+                    log.warning("the store of the order is away; requests are accepted and wait")
+                self.ready = False
+                await self._restore()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._suspected.wait(), (CHECK_MS if self.ready else RETRY_MS) / 1000)
+
+    async def _usable(self) -> bool:
+        try:
+            for pool in self._provider.pools:
+                await self._line.view(pool)
+        except LineUnavailable:
+            return False
+        return self.ready
+
+    async def _restore(self) -> None:
+        try:
+            if await self._rebuilder.ensure():
+                for pool, limits in self._provider.limits.items():
+                    await self._line.set_limits(pool, "plan", limits.per_minute)
+                    await self._line.set_limits(pool, "override", self._overrides)
+                self.ready = True
+                self._on_ready()
+        except (LineUnavailable, StoreUnavailable) as error:
+            log.debug("not yet: %s", error)

@@ -1,0 +1,324 @@
+"""The life of a request: its states, what a transition may do, what the stores must offer.
+
+queued ──dispatch──> running(attempt n) ──> completed | failed
+  │  ^                  │  │
+  │  └──── retry ───────┘  └─ cancel ─> cancelled
+  ├─ cancel ──> cancelled
+  └─ deadline ─> expired
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Protocol
+
+from services.pricing import Tokens
+
+
+class State(StrEnum):
+    """Where a request is. The values are what SQL holds."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def ended(self) -> bool:
+        """Whether this is one of the four ends."""
+        return self not in (State.QUEUED, State.RUNNING)
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELLED, State.EXPIRED}),
+    State.RUNNING: frozenset({State.QUEUED, State.COMPLETED, State.FAILED, State.CANCELLED}),
+    State.COMPLETED: frozenset(),
+    State.FAILED: frozenset(),
+    State.CANCELLED: frozenset(),
+    State.EXPIRED: frozenset(),
+}
+"""Every transition there is; the SQL guards are these and nothing else."""
+
+
+class Code(StrEnum):
+    """Why a request ended without a diagram."""
+
+    REFUSED = "REFUSED"
+    INVALID_DIAGRAM = "INVALID_DIAGRAM"
+    PROVIDER_REJECTED = "PROVIDER_REJECTED"
+    PROVIDER_UNAVAILABLE = "PROVIDER_UNAVAILABLE"
+    WORKER_LOST = "WORKER_LOST"
+    EXPIRED = "EXPIRED"
+    CANCELLED = "CANCELLED"
+
+
+class Refused(Exception):
+    """A call that changes nothing; `reason` is one of the contract's words."""
+
+    def __init__(
+        self, reason: str, message: str, *, retry_after_ms: int | None = None, figures: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after_ms = retry_after_ms
+        self.figures = figures or {}
+
+
+class LineUnavailable(Exception):
+    """The store of the order cannot be reached, is another one, or was rebuilt."""
+
+
+@dataclass(frozen=True)
+class TierTerms:
+    """What a user's tier means here."""
+
+    name: str
+    version: int
+    share: int
+    outstanding: int
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A request as it was submitted, checked."""
+
+    request_id: str
+    user_id: str
+    tier: TierTerms
+    generation: int
+    day: str
+    pool: str
+    model: str
+    diagram_type: str
+    prompt: str
+    max_tokens: int
+    priority: int
+    max_wait_ms: int
+    idempotent: bool
+    work_hash: str
+    """SHA-256 of what was asked for: another body under the same key is a conflict."""
+    estimated_input_tokens: int
+    estimated_output_tokens: int
+    traceparent: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request's row, without prompt, answer and picture unless they were asked for."""
+
+    acceptance: int
+    """Rises with acceptance: the order within a user, and the cursor of lists and sweeps."""
+    request_id: str
+    user_id: str
+    tier: str
+    share: int
+    pool: str
+    model: str
+    diagram_type: str
+    max_tokens: int
+    priority: int
+    day: str
+    state: State
+    attempt: int
+    failures: int
+    losses: int
+    charged_attempt: int
+    """The newest attempt whose turns are in the totals: an attempt's turns are added once, all together."""
+    delivered: bool
+    final_seq: int | None
+    accepted_ms: int
+    deadline_ms: int
+    not_before_ms: int
+    started_ms: int | None
+    ended_ms: int | None
+    has_svg: bool
+    truncated: bool
+    cached: bool
+    error: str
+    code: Code | None
+    tokens: Tokens
+    cost_nano_usd: int
+    cost_estimated: bool
+    estimated_input_tokens: int
+    estimated_output_tokens: int
+    traceparent: str
+    work_hash: str
+    prompt: str = field(default="", repr=False)
+    result: str = field(default="", repr=False)
+    svg: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one turn of an attempt used and cost."""
+
+    attempt: int
+    turn: int
+    model: str
+    tokens: Tokens
+    cost_nano_usd: int
+    estimated: bool
+    ended_ms: int
+
+
+@dataclass(frozen=True)
+class End:
+    """How a request ends."""
+
+    state: State
+    code: Code | None = None
+    error: str = ""
+    result: str = field(default="", repr=False)
+    svg: str = field(default="", repr=False)
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How a request goes back to the queue."""
+
+    not_before_ms: int
+    reason: str
+    failed: bool = False
+    """Counts towards the five tries that spent tokens."""
+    lost: bool = False
+    """Counts towards the three workers."""
+
+
+class Standing(StrEnum):
+    """What became of a reservation's request."""
+
+    LIVE = "live"
+    ENDED = "ended"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What quota must hear, from the outbox."""
+
+    outbox_id: int
+    request_id: str
+    user_id: str
+    final: bool
+    counted: bool
+    kind: str
+    turns: tuple[Turn, ...]
+
+
+def counted(request: Request, end: State) -> bool:
+    """Whether a request that ends so takes its place of the day: it completed, or output had been delivered."""
+    return end is State.COMPLETED or (end is State.CANCELLED and request.delivered)
+
+
+def after(request: Request, tokens: Sequence[Turn]) -> Request:
+    """The request with what further turns used added to its totals."""
+    total = request.tokens
+    for turn in tokens:
+        total = add(total, turn.tokens)
+    return replace(
+        request,
+        charged_attempt=max([request.charged_attempt, *(t.attempt for t in tokens)]),
+        tokens=total,
+        cost_nano_usd=request.cost_nano_usd + sum(t.cost_nano_usd for t in tokens),
+        cost_estimated=request.cost_estimated or any(t.estimated for t in tokens),
+    )
+
+
+def add(one: Tokens, other: Tokens) -> Tokens:
+    """The sum of two usages."""
+    return Tokens(
+        one.input + other.input,
+        one.output + other.output,
+        one.cache_read + other.cache_read,
+        one.cache_write_5m + other.cache_write_5m,
+        one.cache_write_1h + other.cache_write_1h,
+    )
+
+
+class Requests(Protocol):
+    """The durable truth. Every method is one transaction; all are safe to repeat."""
+
+    async def submit(self, submission: Submission, now_ms: int) -> tuple[Request, bool]:
+        """Accepts it, or returns the request of that id and True. `Refused` if it may not be accepted."""
+        ...
+
+    async def get(self, request_id: str, *, prompt: bool = False, svg: bool = False) -> Request | None:
+        """The row with its result, whoever owns it."""
+        ...
+
+    async def get_many(self, request_ids: Sequence[str]) -> list[Request]:
+        """The rows with their results, in any order, of those that exist."""
+        ...
+
+    async def begin(self, request_id: str, attempts_so_far: int, now_ms: int) -> Request | None:
+        """queued -> running with the next attempt, with prompt; None if it is not queued at that attempt."""
+        ...
+
+    async def deliver(self, request_id: str, attempt: int) -> bool:
+        """Notes that output is about to be shown; False if the attempt is not the running one."""
+        ...
+
+    async def finish(
+        self, request_id: str, attempt: int, end: End, turns: Sequence[Turn], now_ms: int
+    ) -> Request | None:
+        """running -> an end, with its settlement in the outbox; None if that attempt is not running."""
+        ...
+
+    async def requeue(
+        self, request_id: str, attempt: int, retry: Retry, turns: Sequence[Turn], now_ms: int
+    ) -> Request | None:
+        """running -> queued; None if that attempt is not running."""
+        ...
+
+    async def charge(self, request_id: str, turns: Sequence[Turn]) -> None:
+        """Adds the turns of an attempt that is over, whatever became of it, unless they were added."""
+        ...
+
+    async def cancel(self, request_id: str, user_id: str, *, erase: bool, now_ms: int) -> tuple[Request | None, bool]:
+        """Ends it if it has not ended; the row after that (None: not this user's), and whether this call did it."""
+        ...
+
+    async def expire(self, now_ms: int, many: int) -> list[Request]:
+        """queued -> expired for those past their deadline."""
+        ...
+
+    async def account(self, items: Sequence[tuple[str, int]], now_ms: int) -> list[tuple[Standing, bool]]:
+        """For each (id, generation): its standing and whether it counted; absent ones get a tombstone."""
+        ...
+
+    async def of_user(self, user_id: str, many: int, before: int | None) -> list[Request]:
+        """A user's requests with prompt, newest first, accepted before that acceptance."""
+        ...
+
+    async def unfinished(self, state: State, after: int, many: int) -> list[Request]:
+        """Rows in that state in order of acceptance, after that acceptance."""
+        ...
+
+    async def untold(self, many: int) -> list[Request]:
+        """Ended rows whose ending script is not known to have run."""
+        ...
+
+    async def tell(self, seqs: Sequence[tuple[str, int]]) -> None:
+        """Notes (id, number of the final event) once the ending script has run."""
+        ...
+
+    async def settlements(self, many: int) -> list[Settlement]:
+        """The oldest rows of the outbox."""
+        ...
+
+    async def settled(self, outbox_ids: Sequence[int]) -> None:
+        """Removes delivered rows of the outbox."""
+        ...
+
+    async def apply_tiers(self, changes: Sequence[tuple[str, TierTerms]]) -> None:
+        """Keeps each user's newest tier."""
+        ...
+
+    async def queue(self) -> list[tuple[str, str, int, int]]:
+        """(pool, tier, queued, accepted_ms of the oldest) by pool and tier."""
+        ...

@@ -1,0 +1,222 @@
+"""The order, the limits and the live events in Valkey: one method for each script of `lua/`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry as RedisRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from services.scheduler.life import LineUnavailable, Request
+
+LEASE_MS = 8_000
+"""A lease lasts four renewals, so that three lost ones do not lose a running attempt."""
+LOG_KEPT_MS = 60_000
+"""How long after its end a request's events can be replayed."""
+SEQS_PER_EPOCH = 1_000_000
+"""More events than a request can have in one epoch: 20 a second for 13 hours."""
+SOCKET_TIMEOUT_S = 5.0
+
+ENDED = json.dumps({"type": "ended"})
+"""The final event as logged; what it says is read from SQL, where the result is."""
+
+_LUA = Path(__file__).parent / "lua"
+_SCRIPTS = ("place", "dispatch", "start", "append", "requeue", "finish", "renew", "adopt", "expired", "limit", "view")
+
+
+@dataclass
+class Identity:
+    """Which Valkey this process may write to, shared with its connections. Changed only by `rebuild`."""
+
+    epoch: int = 0
+    run_id: str = ""
+
+    @property
+    def floor(self) -> int:
+        """The number below every event number of this epoch and above those of earlier ones."""
+        return (self.epoch - 1) * SEQS_PER_EPOCH
+
+
+@dataclass(frozen=True)
+class Dispatched:
+    """What may be attempted now."""
+
+    request_ids: tuple[tuple[str, int], ...]
+    """(id, attempts begun so far)."""
+    wait_ms: int
+    """When to ask again; -1: only after a wake-up."""
+
+
+def connect(url: str, identity: Identity | None) -> Redis:
+    """A client whose every new connection first proves to be the Valkey of `identity` (None: any will do).
+
+    Without that check an old copy that carries the current epoch was written to after a restart,
+    because clients reconnect by themselves.
+    """
+
+    async def verify(connection: Any) -> None:
+        await connection.on_connect()
+        if identity is not None and await _run_id(connection) != identity.run_id:
+            raise ConnectionError("another Valkey answers")
+
+    # No retries: a script whose answer was lost may have run.
+    return Redis.from_url(
+        url, redis_connect_func=verify, retry=RedisRetry(NoBackoff(), 0), max_connections=64,
+        socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=2.0, decode_responses=True,
+    )  # fmt: skip
+
+
+async def _run_id(connection: Any) -> str:
+    await connection.send_command("INFO", "server")
+    answer = await connection.read_response()
+    text = answer.decode() if isinstance(answer, bytes) else str(answer)
+    return next((line[7:].strip() for line in text.splitlines() if line.startswith("run_id:")), "")
+
+
+class ValkeyLine:
+    """One pool set's order. Every method raises `LineUnavailable` if the store is away or not the one it was."""
+
+    def __init__(self, client: Redis, identity: Identity, *, virtual_now_ms: int | None = None) -> None:
+        """`virtual_now_ms` is for simulations: production lets the server tell the time."""
+        self._client = client
+        self.identity = identity
+        self.virtual_now_ms = virtual_now_ms
+        shared = (_LUA / "pool.lua").read_text()
+        self._scripts = {name: client.register_script(shared + (_LUA / f"{name}.lua").read_text()) for name in _SCRIPTS}
+
+    async def place(self, pool: str, requests: Sequence[Request]) -> int:
+        """Puts requests in line, in the order given."""
+        arguments: list[Any] = []
+        for r in requests:
+            arguments += [r.request_id, r.tier, r.share, r.user_id, r.estimated_input_tokens]
+            arguments += [r.estimated_output_tokens, r.attempt, r.not_before_ms]
+        return int(await self._run("place", pool, *arguments, self.identity.floor))
+
+    async def dispatch(self, pool: str, many: int, concurrency: int | None) -> Dispatched:
+        """Takes what may go now, each with a lease."""
+        answer = await self._run("dispatch", pool, many, LEASE_MS, -1 if concurrency is None else concurrency)
+        taken = tuple((answer[i], int(answer[i + 1])) for i in range(1, len(answer), 2))
+        return Dispatched(taken, int(answer[0]))
+
+    async def start(self, pool: str, request_id: str, attempt: int, event: Mapping[str, Any]) -> int:
+        """Opens the log for an attempt; 0 if it is not the newest."""
+        return int(await self._run("start", pool, request_id, attempt, LEASE_MS, json.dumps(event)))
+
+    async def append(self, pool: str, request_id: str, attempt: int, events: Iterable[Mapping[str, Any]]) -> int:
+        """Records events of the running attempt; 0 if it no longer is."""
+        return int(await self._run("append", pool, request_id, attempt, *map(json.dumps, events)))
+
+    async def requeue(
+        self, request: Request, input_tokens: int | None, output_tokens: int | None, event: Mapping[str, Any] | None
+    ) -> bool:
+        """Returns a request to its old place, as its row says."""
+        used = ["" if n is None else n for n in (input_tokens, output_tokens)]
+        payload = json.dumps(event) if event else ""
+        answer = await self._run(
+            "requeue", request.pool, request.request_id, request.attempt, request.not_before_ms, *used, payload
+        )
+        return bool(answer)
+
+    async def finish(self, request: Request, input_tokens: int | None = None, output_tokens: int | None = None) -> int:
+        """Frees all an ended request held and records its final event; that event's number."""
+        took_ms = request.ended_ms - request.started_ms if request.ended_ms and request.started_ms else None
+        return await self._finish(request.pool, request.request_id, input_tokens, output_tokens, took_ms)
+
+    async def forget(self, pool: str, request_id: str) -> None:
+        """Frees what a request that SQL does not know holds here."""
+        await self._finish(pool, request_id, None, None, None)
+
+    async def _finish(self, pool: str, request_id: str, *figures: int | None) -> int:
+        input_tokens, output_tokens, took_ms = ("" if f is None else f for f in figures)
+        used = (input_tokens, output_tokens, self.identity.floor, took_ms)
+        return int(await self._run("finish", pool, request_id, ENDED, LOG_KEPT_MS, *used))
+
+    async def renew(self, pool: str, attempts: Iterable[tuple[str, int]]) -> list[str]:
+        """Prolongs leases; the ids whose attempt is over."""
+        flat = [part for pair in attempts for part in pair]
+        return list(await self._run("renew", pool, LEASE_MS, *flat))
+
+    async def adopt(self, pool: str, requests: Sequence[Request]) -> int:
+        """Gives running requests a lease and a log after a rebuild."""
+        flat: list[Any] = []
+        for r in requests:
+            flat += [r.request_id, r.tier, r.share, r.user_id, r.attempt]
+            flat += [r.estimated_input_tokens, r.estimated_output_tokens]
+        return int(await self._run("adopt", pool, LEASE_MS, self.identity.floor, *flat))
+
+    async def expired(self, pool: str) -> list[str]:
+        """Ids whose lease has run out."""
+        return list(await self._run("expired", pool, "leases"))
+
+    async def missing(self, pool: str, request_ids: Sequence[str]) -> list[str]:
+        """Those of the ids that are nowhere here."""
+        return list(await self._run("expired", pool, "missing", *request_ids))
+
+    async def set_limits(self, pool: str, kind: str, limits: Mapping[str, int | None]) -> None:
+        """Sets the `plan`, `override` or `header` limits of a pool; None removes one."""
+        flat: list[Any] = []
+        for dimension, limit in limits.items():
+            flat += [f"{kind}:{dimension}", "" if limit is None else limit]
+        if flat:
+            await self._run("limit", pool, "set", *flat)
+
+    async def pause(self, pool: str, until_ms: int, reason: str) -> None:
+        """Stops dispatch until then; 0 lets it go on."""
+        await self._run("limit", pool, "pause", until_ms, reason)
+
+    async def spend(self, pool: str, input_tokens: int, output_tokens: int) -> None:
+        """Takes what a further turn uses, into debt if need be."""
+        await self._run("limit", pool, "spend", input_tokens, output_tokens)
+
+    async def view(self, pool: str, request_ids: Sequence[str] = ()) -> dict[str, Any]:
+        """The pool at a glance and where those requests stand; the form is written in view.lua."""
+        answer: dict[str, Any] = json.loads(await self._run("view", pool, *request_ids))
+        return answer
+
+    async def events(self, pool: str, request_id: str, after: int) -> list[tuple[int, dict[str, Any]]]:
+        """The logged events after a number, at most 20,000."""
+        async with _translated():
+            found: Any = await self._client.xrange(f"{base_key(pool)}log:{request_id}", f"({after}-1", count=20_000)
+        return [(int(number.split("-")[0]), json.loads(fields["e"])) for number, fields in found]
+
+    @asynccontextmanager
+    async def subscribe(self, pools: Sequence[str]) -> AsyncIterator[PubSub]:
+        """Live events and wake-ups of the pools."""
+        async with _translated():
+            pubsub = self._client.pubsub()
+            try:
+                await pubsub.subscribe(*(f"{base_key(p)}{kind}" for p in pools for kind in ("events", "wake")))
+                yield pubsub
+            finally:
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    async def _run(self, script: str, pool: str, *arguments: Any) -> Any:
+        now = "" if self.virtual_now_ms is None else self.virtual_now_ms
+        async with _translated():
+            return await self._scripts[script](
+                keys=[f"{base_key(pool)}meta"], args=[self.identity.epoch, now, *arguments]
+            )
+
+
+def base_key(pool: str) -> str:
+    return f"hg:{{{pool}}}:"
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except ResponseError as error:
+        if "STALEEPOCH" in str(error) or "OOM" in str(error) or "LOADING" in str(error):
+            raise LineUnavailable(str(error)[:80]) from error
+        raise
+    except (RedisError, OSError, TimeoutError) as error:
+        raise LineUnavailable(type(error).__name__) from error

@@ -1,0 +1,67 @@
+-- Takes from the line what may go now: next by tier share, then by tag, while every bucket allows it.
+-- KEYS[1], ARGV[1..2]  see pool.lua
+-- ARGV[3]  how many at most
+-- ARGV[4]  how long the lease of each lasts, in ms
+-- ARGV[5]  the pool's concurrency limit, or -1
+-- Returns {ms until it is worth asking again (-1: only after a wake-up), then for each request taken:
+-- id, attempts begun so far}.
+local many, lease_ms, concurrency = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+free_first()
+local tiers = redis.call('SMEMBERS', key('tiers'))
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('backoff'), '-inf', now, 'LIMIT', 0, 200)) do
+  redis.call('ZREM', key('backoff'), id)
+  local r = redis.call('HMGET', key('req:' .. id), 'tier', 'tag', 'member', 'cost')
+  if r[3] then enter(id, r[1], r[2], r[3], r[4]) end
+end
+
+local function head(tier)
+  local first = redis.call('ZRANGE', key('line:' .. tier), 0, 0)[1]
+  if not first then return nil end
+  local id = string.sub(first, 13)
+  local r = redis.call('HMGET', key('req:' .. id), 'cost', 'input', 'output', 'attempt', 'user', 'tag')
+  local T = tonumber(redis.call('HGET', meta, 'T:' .. tier)) or 0
+  local share = tonumber(redis.call('HGET', meta, 'share:' .. tier)) or 1
+  return {id = id, tier = tier, cost = tonumber(r[1]) or 1, input = tonumber(r[2]) or 0, output = tonumber(r[3]) or 0,
+    attempt = r[4] or '0', user = r[5] or '', tag = tonumber(r[6]) or 0, T = T, finish = T + (tonumber(r[1]) or 1) / share}
+end
+
+local bucket, levels, limits, capacity = load_bucket()
+local backoff = redis.call('ZRANGE', key('backoff'), 0, 0, 'WITHSCORES')
+local wait = backoff[2] and math.max(1, tonumber(backoff[2]) - now) or -1
+local pause = tonumber(bucket.paused_until) or 0
+if pause > now then return {math.min(pause - now, 1000)} end
+
+local heads, taken, answer = {}, 0, {wait}
+for _, tier in ipairs(tiers) do heads[tier] = head(tier) end
+while true do
+  local next, smallest = nil, nil
+  for _, h in pairs(heads) do
+    if not next or h.finish < next.finish or (h.finish == next.finish and h.tier < next.tier) then next = h end
+    if not smallest or h.T < smallest then smallest = h.T end
+  end
+  if not next then break end
+  if taken >= many then answer[1] = 0 break end
+  if concurrency >= 0 and redis.call('ZCARD', key('leases')) >= concurrency then answer[1] = 1000 break end
+  local need, short_ms = needs(next.input, next.output), 0
+  for dim, level in pairs(levels) do
+    local lack = math.min(need[dim], capacity[dim]) - level
+    if lack > 1e-9 then short_ms = math.max(short_ms, lack * 60000 / (limits[dim] * 0.995)) end
+  end
+  if short_ms > 0 then answer[1] = math.ceil(short_ms) break end
+  redis.call('ZPOPMIN', key('line:' .. next.tier))
+  redis.call('ZADD', key('leases'), now + lease_ms, next.id)
+  for dim, level in pairs(levels) do levels[dim] = level - need[dim] end
+  redis.call('HINCRBYFLOAT', meta, 'sum:' .. next.tier, precise(-next.cost))
+  redis.call('HINCRBY', key('user:' .. next.tier .. ':' .. next.user), 'queued', -1)
+  local V = tonumber(redis.call('HGET', meta, 'V:' .. next.tier)) or 0
+  redis.call('HSET', meta, 'T:' .. next.tier, precise(next.finish),
+    'V:' .. next.tier, precise(math.max(V, next.tag - next.cost)),
+    'V', precise(math.max(tonumber(redis.call('HGET', meta, 'V')) or 0, smallest)))
+  table.insert(answer, next.id)
+  table.insert(answer, next.attempt)
+  taken = taken + 1
+  heads[next.tier] = head(next.tier)
+end
+if taken > 0 then save_levels(levels) end
+return answer

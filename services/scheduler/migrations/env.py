@@ -1,0 +1,3 @@
+from services.sql import run_migrations
+
+run_migrations()

@@ -1,0 +1,49 @@
+"""The scheduler's environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.settings import boolean, integer, variable, words
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Read and checked before anything starts."""
+
+    database_url: str = variable("HEADGATE_DATABASE_URL", str)
+    redis_url: str = variable("HEADGATE_REDIS_URL", str)
+    quota_address: str = variable("HEADGATE_QUOTA_ADDRESS", str)
+    generator_addresses: tuple[str, ...] = variable("HEADGATE_GENERATOR_ADDRESSES", words)
+    """host:port, dns:///name:port (all addresses of a name) or unix:path; comma-separated."""
+    listen: str = variable("HEADGATE_LISTEN", str, default="0.0.0.0:50052")
+    migrate_at_start: bool = variable("HEADGATE_MIGRATE_AT_START", boolean, default=False)
+    provider_plan: str = variable("HEADGATE_PROVIDER_PLAN", str, default="auto")
+    provider_rpm: int | None = variable("HEADGATE_PROVIDER_RPM", integer(1, 10_000_000), default=None)
+    provider_itpm: int | None = variable("HEADGATE_PROVIDER_ITPM", integer(1, 10_000_000_000), default=None)
+    provider_otpm: int | None = variable("HEADGATE_PROVIDER_OTPM", integer(1, 10_000_000_000), default=None)
+    provider_tpm: int | None = variable("HEADGATE_PROVIDER_TPM", integer(1, 10_000_000_000), default=None)
+    provider_concurrency: int | None = variable("HEADGATE_PROVIDER_CONCURRENCY", integer(1, 100_000), default=None)
+    model: str | None = variable("HEADGATE_MODEL", str, default=None)
+    generator_slots: int = variable("HEADGATE_GENERATOR_SLOTS", integer(1, 10_000), default=64)
+    """Attempts one generator runs at once, at most."""
+    attempt_timeout_ms: int = variable("HEADGATE_ATTEMPT_TIMEOUT_MS", integer(1_000, 3_600_000), default=600_000)
+    queue_length: int = variable("HEADGATE_QUEUE_LENGTH", integer(1, 10_000_000), default=100_000)
+    """Requests one tier of a pool may have queued."""
+    drain_ms: int = variable("HEADGATE_DRAIN_MS", integer(0, 3_600_000), default=25_000)
+    """How long running attempts may go on after SIGTERM; what is left then is queued again."""
+    tls_cert: Path | None = variable("HEADGATE_TLS_CERT", Path, default=None)
+    tls_key: Path | None = variable("HEADGATE_TLS_KEY", Path, default=None)
+    tls_ca: Path | None = variable("HEADGATE_TLS_CA", Path, default=None)
+
+    @property
+    def overrides(self) -> dict[str, int]:
+        """Single limits set by the operator, by dimension of the scripts."""
+        named = {
+            "requests": self.provider_rpm,
+            "tokens": self.provider_tpm,
+            "input_tokens": self.provider_itpm,
+            "output_tokens": self.provider_otpm,
+        }
+        return {dimension: limit for dimension, limit in named.items() if limit is not None}

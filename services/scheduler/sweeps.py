@@ -1,0 +1,155 @@
+"""What mends everything a crash can leave behind: each sweep compares SQL with Valkey and repeats what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+from services.clock import Clock
+from services.pricing import PriceList, Tokens
+from services.scheduler.attempts import Attempts
+from services.scheduler.life import LineUnavailable, Request, Requests, Retry, State, Turn
+from services.scheduler.line import ValkeyLine
+from services.sql import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+RENEW_MS = 2_000
+"""A quarter of a lease."""
+LEASES_MS = 2_000
+DEADLINES_MS = 1_000
+MISSING_MS = 10_000
+SETTLED_AGE_MS = 10_000
+"""Younger rows may still be on their way from SQL to Valkey."""
+BATCH = 500
+
+
+class Sweeps:
+    """Each method of `every` is one sweep; `run` repeats them all until told to stop."""
+
+    def __init__(
+        self,
+        requests: Requests,
+        line: ValkeyLine,
+        attempts: Attempts,
+        prices: PriceList,
+        pools: Sequence[str],
+        *,
+        clock: Clock,
+        on_settlement: Callable[[], None],
+    ) -> None:
+        self._requests = requests
+        self._line = line
+        self._attempts = attempts
+        self._prices = prices
+        self._pools = pools
+        self._clock = clock
+        self._on_settlement = on_settlement
+        self._cursors = {State.QUEUED: 0, State.RUNNING: 0}
+
+    @property
+    def every(self) -> list[tuple[int, Callable[[], Awaitable[None]]]]:
+        """(interval in ms, sweep)."""
+        return [
+            (RENEW_MS, self.renew),
+            (LEASES_MS, self.expired_leases),
+            (DEADLINES_MS, self.deadlines),
+            (MISSING_MS, self.missing),
+            (MISSING_MS, self.untold),
+        ]
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Repeats every sweep until told to stop."""
+        await asyncio.gather(*(self._repeat(ms, sweep, stopping) for ms, sweep in self.every))
+
+    async def _repeat(self, interval_ms: int, sweep: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            try:
+                await sweep()
+            except (LineUnavailable, StoreUnavailable) as error:
+                log.info("a sweep waits: %s", error)
+            except Exception:
+                log.exception("a sweep broke; it will be repeated")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), interval_ms / 1000)
+
+    async def renew(self) -> None:
+        """Prolongs the leases of what runs here; stops what SQL says is over."""
+        for pool in self._pools:
+            if not (held := self._attempts.held(pool)):
+                continue
+            attempts = dict(held)
+            for row in await self._requests.get_many(await self._line.renew(pool, held)):
+                if row.state is not State.RUNNING or row.attempt != attempts.get(row.request_id):
+                    self._attempts.abandon(row.request_id)
+                else:
+                    event = {"type": "processing", "attempt": row.attempt}
+                    await self._line.start(pool, row.request_id, row.attempt, event)
+
+    async def expired_leases(self) -> None:
+        """Puts back what nobody works on any more."""
+        for pool in self._pools:
+            expired = [i for i in await self._line.expired(pool) if not self._attempts.runs(i)]
+            rows = {row.request_id: row for row in await self._requests.get_many(expired)}
+            for request_id in expired:
+                row = rows.get(request_id)
+                if row is None:
+                    await self._line.forget(pool, request_id)
+                elif row.state is State.RUNNING:
+                    await self._lost(row)
+                elif row.state is State.QUEUED:
+                    await self._line.requeue(row, None, None, None)
+                else:
+                    await self._tell([row])
+
+    async def deadlines(self) -> None:
+        """Ends what waited longer than it was allowed to."""
+        while expired := await self._requests.expire(self._clock.now_ms(), BATCH):
+            self._on_settlement()
+            await self._tell(expired)
+
+    async def missing(self) -> None:
+        """Places queued rows that Valkey does not have, and puts back running ones without a lease."""
+        for state in (State.QUEUED, State.RUNNING):
+            rows = await self._requests.unfinished(state, self._cursors[state], BATCH)
+            # Rolling: a long queue is compared a batch at a time, from its beginning again after its end.
+            self._cursors[state] = rows[-1].acceptance if len(rows) == BATCH else 0
+            settled_ms = self._clock.now_ms() - SETTLED_AGE_MS
+            old = [r for r in rows if max(r.accepted_ms, r.started_ms or 0) <= settled_ms]
+            for pool in self._pools:
+                mine = {r.request_id: r for r in old if r.pool == pool and not self._attempts.runs(r.request_id)}
+                gone = await self._line.missing(pool, list(mine)) if mine else []
+                if state is State.QUEUED and gone:
+                    log.warning("%d queued requests were not in line and are placed again", len(gone))
+                    await self._line.place(pool, [mine[i] for i in gone])
+                for request_id in gone if state is State.RUNNING else ():
+                    await self._lost(mine[request_id])
+
+    async def untold(self) -> None:
+        """Runs the ending script for ended rows that are not known to have had it."""
+        while rows := await self._requests.untold(BATCH):
+            await self._tell(rows)
+
+    async def _lost(self, row: Request) -> None:
+        log.warning("attempt %d of %s was lost and is put back in line", row.attempt, row.request_id)
+        retry = Retry(0, "The worker was lost.")
+        queued = await self._requests.requeue(
+            row.request_id, row.attempt, retry, [self._estimate(row)], self._clock.now_ms()
+        )
+        if queued is None:
+            return
+        self._on_settlement()
+        event = {"type": "retrying", "reason": retry.reason, "delay": 0, "attempt": row.attempt}
+        if not await self._line.requeue(queued, None, None, event):
+            await self._line.place(row.pool, [queued])
+
+    def _estimate(self, row: Request) -> Turn:
+        """What a lost attempt may have cost: nobody is left who saw its usage."""
+        tokens = Tokens(input=row.estimated_input_tokens, output=row.estimated_output_tokens)
+        cost = self._prices.cost_nano_usd(row.model, tokens)
+        return Turn(row.attempt, 1, row.model, tokens, cost, True, self._clock.now_ms())
+
+    async def _tell(self, rows: Sequence[Request]) -> None:
+        await self._requests.tell([(row.request_id, await self._line.finish(row)) for row in rows])
