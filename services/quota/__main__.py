@@ -7,13 +7,15 @@ import contextlib
 import logging
 import secrets
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 from headgate.quota.v1 import quota_pb2_grpc
 from sqlalchemy.exc import SQLAlchemyError
 
 from services import process, sql
-from services.clock import SystemClock
+from services.clock import Clock, SystemClock
 from services.ids import derived_key
 from services.process import StartError
 from services.quota.accounts import Accounts
@@ -47,11 +49,29 @@ def main() -> None:
         process.run("quota", Settings, serve)
 
 
+@dataclass(frozen=True)
+class Service:
+    """The parts of the process that run."""
+
+    server: Server
+    resolver: Resolver
+    tier_changes: TierChangeDelivery
+
+
+def build(settings: Settings, plans: Plans, store: Store, scheduler_channel: grpc.aio.Channel, clock: Clock) -> Service:
+    """Wires the parts together; starts none."""
+    scheduler = GrpcScheduler(scheduler_channel, plans)
+    accounts = Accounts(store, plans, clock, secrets.token_bytes)
+    places = Places(store, plans, accounts, scheduler, clock, derived_key(settings.secret, "request-id"))
+    server = Server([NAME], refusal_for, tls=settings.tls)
+    quota_pb2_grpc.add_QuotaServiceServicer_to_server(QuotaServicer(accounts, places, plans), server.grpc)
+    return Service(server, Resolver(store, places, clock), TierChangeDelivery(store, scheduler, clock))
+
+
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """Serves until `stopping` is set, then drains: calls finish, loops end, the database closes."""
     plans = _read_plans(settings.plans_file)
     await _prepare_schema(settings.database_url, migrate=settings.migrate_at_start)
-    clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         database = sql.connect(settings.database_url)
         stack.push_async_callback(database.close)
@@ -62,20 +82,16 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
                 settings.scheduler_address, tls=settings.tls, deadline_s=SCHEDULER_DEADLINE_S, safe_to_repeat=REPEATABLE
             )
         )
-        scheduler = GrpcScheduler(channel, plans)
-        accounts = Accounts(store, plans, clock, secrets.token_bytes)
-        places = Places(store, plans, accounts, scheduler, clock, derived_key(settings.secret, "request-id"))
-        server = Server([NAME], refusal_for, tls=settings.tls)
-        quota_pb2_grpc.add_QuotaServiceServicer_to_server(QuotaServicer(accounts, places, plans), server.grpc)
-        for loop in (Resolver(store, places, clock).run(), TierChangeDelivery(store, scheduler, clock).run()):
+        service = build(settings, plans, store, channel, SystemClock())
+        for loop in (service.resolver.run(), service.tier_changes.run()):
             stack.push_async_callback(_stop, asyncio.create_task(loop))
         try:
-            await server.start(settings.listen)
+            await service.server.start(settings.listen)
         except OSError as error:
             raise StartError(f"HEADGATE_LISTEN is wrong: {error}.") from error
         log.info("serving on %s", settings.listen)
         await stopping.wait()
-        await server.drain()
+        await service.server.drain()
 
 
 async def _migrate(settings: MigrateSettings, _stopping: asyncio.Event) -> None:

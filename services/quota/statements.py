@@ -6,7 +6,7 @@ writes this one construct for both.
 
 from __future__ import annotations
 
-from sqlalchemy import and_, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import BigInteger, Text, and_, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from services.quota.tables import audit, charges, days, keys, outbox, reservations, unresolved, users
@@ -59,7 +59,7 @@ LIST_UNRESOLVED = (
         unresolved,
         reservations.c.reserve_time_ms < bindparam("before_ms"),
         tuple_(reservations.c.reserve_time_ms, reservations.c.request_id)
-        > tuple_(bindparam("after_ms"), bindparam("after_id")),
+        > tuple_(bindparam("after_ms", type_=BigInteger), bindparam("after_id", type_=Text)),
     )
     .order_by(reservations.c.reserve_time_ms, reservations.c.request_id)
     .limit(bindparam("most"))

@@ -1,0 +1,71 @@
+"""What only the database itself can show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from grpc import StatusCode
+from sqlalchemy import Connection
+
+from services import sql
+from services.quota import statements
+from services.quota.__main__ import MIGRATIONS, VERSION_TABLE
+from services.quota.store import RowChanged, SqlStore
+from services.quota.tables import metadata
+from tests.servers.quota import Quota, migrate, refused
+
+
+def test_the_migrations_make_the_tables_the_code_knows(database_url: str) -> None:
+    engine = sql.connect_for_migration(database_url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+    assert all(table.name.startswith("quota_") for table in metadata.sorted_tables)
+
+
+def test_migrating_again_changes_nothing(database_url: str) -> None:
+    migrate(database_url)
+    sql.require_schema(database_url, MIGRATIONS, version_table=VERSION_TABLE)
+
+
+async def test_the_search_for_unresolved_ones_reads_its_partial_index(quota: Quota) -> None:
+    def plan(connection: Connection) -> str:
+        values = {"before_ms": 1, "after_ms": 0, "after_id": "", "most": 500}
+        written = statements.LIST_UNRESOLVED.compile(connection.engine)
+        bound = written.construct_params(values)
+        parameters = tuple(bound[name] for name in written.positiontup) if written.positional else bound
+        sqlite = connection.dialect.name == "sqlite"
+        if not sqlite:
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        prefix = "EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN "
+        return "\n".join(str(row) for row in connection.exec_driver_sql(f"{prefix}{written}", parameters))
+
+    assert "quota_reservations_unresolved" in await quota.database.write(plan)
+
+
+async def test_a_row_that_is_not_as_it_was_read_is_not_overwritten(quota: Quota, new_id: Callable[[], str]) -> None:
+    _, key = await quota.user()
+    id_ = (await quota.reserve(key, new_id())).request_id
+    store = SqlStore(quota.database)
+    read = await store.read(lambda tx: tx.find_reservation(id_))
+    assert read is not None
+    await quota.reserve(key, id_)
+    before = await quota.dump()
+    with pytest.raises(RowChanged):
+        await store.write(lambda tx: tx.update_reservations([(read, read)]))
+    assert await quota.dump() == before
+
+
+async def test_a_database_that_fails_is_unavailable_and_says_nothing_of_its_own(
+    quota: Quota, new_id: Callable[[], str]
+) -> None:
+    _, key = await quota.user()
+    await quota.database.write(lambda c: c.exec_driver_sql("ALTER TABLE quota_days RENAME TO elsewhere").rowcount)
+    refusal = await refused(quota.reserve(key, new_id()))
+    assert (refusal.code, refusal.reason, refusal.retry_after_ms) == (StatusCode.UNAVAILABLE, "UNAVAILABLE", 1000)
+    assert "quota_days" not in refusal.message
+    assert await quota.rows("SELECT * FROM quota_reservations") == [], "no half of a Reserve is kept"
