@@ -129,7 +129,10 @@ def _problem(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, grpc.aio.AioRpcError):
-        return problem_of(refusal_from(error))
+        problem = problem_of(refusal_from(error))
+        if problem.status >= 500:
+            log.warning("a call failed: %s %s", error.code().name, error.details())
+        return problem
     log.error("a request failed", exc_info=error)
     return Problem(500, "INTERNAL", "Something went wrong on our side. Please try again.")
 
