@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry as RedisRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from services.scheduler.life import LineUnavailable, Request
 
@@ -214,9 +214,11 @@ def base_key(pool: str) -> str:
 async def _translated() -> AsyncIterator[None]:
     try:
         yield
+    except OutOfMemoryError as error:
+        raise LineUnavailable("it is full") from error
     except ResponseError as error:
-        if "STALEEPOCH" in str(error) or "OOM" in str(error) or "LOADING" in str(error):
-            raise LineUnavailable(str(error)[:80]) from error
+        if "STALEEPOCH" in str(error):
+            raise LineUnavailable("it was rebuilt") from error
         raise
     except (RedisError, OSError, TimeoutError) as error:
         raise LineUnavailable(type(error).__name__) from error

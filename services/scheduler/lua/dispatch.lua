@@ -63,5 +63,6 @@ while true do
   taken = taken + 1
   heads[next.tier] = head(next.tier)
 end
-if taken > 0 then save_levels(levels) end
+-- The first look at a new bucket starts its clock.
+if taken > 0 or not bucket.at then save_levels(levels) end
 return answer

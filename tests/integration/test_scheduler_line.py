@@ -1,0 +1,230 @@
+"""The scripts on a real Valkey, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from services.scheduler import line as line_module
+from services.scheduler.life import LineUnavailable, Request
+from services.scheduler.line import LEASE_MS, Identity, ValkeyLine
+from services.scheduler.waits import place_of, read_view
+from tests.servers.valkey import ValkeyServer
+from tests.unit.test_scheduler_outcomes import a_request
+
+POOL = "sonnet"
+START_MS = 1_000_000
+SHARES = {"free": 1, "basic": 2, "pro": 4, "enterprise": 8}
+
+
+@pytest.fixture
+async def line(valkey: ValkeyServer) -> AsyncIterator[ValkeyLine]:
+    info = valkey.client().info("server")
+    identity = Identity(1, info["run_id"])
+    client = line_module.connect(valkey.url, identity)
+    line = ValkeyLine(client, identity, virtual_now_ms=START_MS)
+    valkey.client().hset(f"{line_module.base_key(POOL)}meta", "epoch", "1")
+    yield line
+    await client.aclose()
+
+
+def request(number: int, tier: str = "free", user: str = "u", **changes: object) -> Request:
+    row = a_request(request_id=f"req_{number:04d}", tier=tier, user_id=user, share=SHARES[tier])
+    return replace(row, pool=POOL, **changes)  # type: ignore[arg-type]
+
+
+async def drain_order(line: ValkeyLine, many: int) -> list[str]:
+    taken = await line.dispatch(POOL, many, None)
+    return [request_id for request_id, _ in taken.request_ids]
+
+
+async def test_first_in_first_out_within_a_user(line: ValkeyLine) -> None:
+    await line.place(POOL, [request(n) for n in range(20)])
+    assert await drain_order(line, 100) == [f"req_{n:04d}" for n in range(20)]
+
+
+async def test_placing_twice_changes_nothing(line: ValkeyLine) -> None:
+    assert await line.place(POOL, [request(1), request(2)]) == 2
+    assert await line.place(POOL, [request(2), request(1)]) == 0
+    assert await drain_order(line, 100) == ["req_0001", "req_0002"]
+    assert await line.place(POOL, [request(1)]) == 0, "leased"
+
+
+async def test_a_crowd_does_not_delay_another_user_of_its_tier(line: ValkeyLine) -> None:
+    await line.place(POOL, [request(n, user="flood") for n in range(50)])
+    await line.place(POOL, [request(100, user="one")])
+    assert (await drain_order(line, 100)).index("req_0100") <= 1
+
+
+async def test_tiers_are_served_by_share(line: ValkeyLine) -> None:
+    rows = [request(n * 10 + t, tier, f"{tier}{n % 7}") for n in range(400) for t, tier in enumerate(SHARES)]
+    await line.place(POOL, rows)
+    tier_of = {r.request_id: r.tier for r in rows}
+    first = [tier_of[i] for i in await drain_order(line, 300)]
+    for tier, share in SHARES.items():
+        assert first.count(tier) == pytest.approx(300 * share / 15, abs=2)
+
+
+async def test_an_idle_tier_gains_no_credit(line: ValkeyLine) -> None:
+    await line.place(POOL, [request(n, "pro") for n in range(200)])
+    await drain_order(line, 100)
+    await line.place(POOL, [request(1000 + n, "free", "late") for n in range(50)])
+    order = await drain_order(line, 50)
+    assert sum(i >= "req_1000" for i in order) == pytest.approx(10, abs=2)
+
+
+async def test_the_bucket_lets_through_what_the_limit_allows(line: ValkeyLine) -> None:
+    await line.set_limits(POOL, "plan", {"requests": 60})
+    await line.place(POOL, [request(n) for n in range(100)])
+    assert await drain_order(line, 9) == [], "a new bucket is empty"
+    sent: list[int] = []
+    while line.virtual_now_ms < START_MS + 60_000:
+        taken = await line.dispatch(POOL, 100, None)
+        sent += [line.virtual_now_ms] * len(taken.request_ids)
+        line.virtual_now_ms += taken.wait_ms
+    assert 58 <= len(sent) <= 60
+    assert min(b - a for a, b in zip(sent, sent[1:], strict=False)) >= 1000
+
+
+async def test_a_request_larger_than_the_bucket_goes_into_debt_and_does_not_block(line: ValkeyLine) -> None:
+    await line.set_limits(POOL, "plan", {"tokens": 6000})
+    await line.place(POOL, [request(n, estimated_input_tokens=3000, estimated_output_tokens=0) for n in range(3)])
+    assert await drain_order(line, 9) == []
+    line.virtual_now_ms = START_MS + 1010
+    assert len(await drain_order(line, 9)) == 1
+    line.virtual_now_ms += 29_000
+    assert await drain_order(line, 9) == []
+    line.virtual_now_ms += 2_000
+    assert len(await drain_order(line, 9)) == 1
+
+
+async def test_nothing_goes_while_a_pause_is_in_force(line: ValkeyLine) -> None:
+    await line.place(POOL, [request(n) for n in range(3)])
+    await line.pause(POOL, START_MS + 5000, "provider_limit")
+    await line.pause(POOL, START_MS + 1000, "provider_limit")
+    line.virtual_now_ms = START_MS + 4999
+    assert await drain_order(line, 9) == []
+    line.virtual_now_ms = START_MS + 5000
+    assert len(await drain_order(line, 9)) == 3
+
+
+async def test_concurrency_is_the_number_of_live_leases(line: ValkeyLine) -> None:
+    await line.place(POOL, [request(n) for n in range(5)])
+    assert len((await line.dispatch(POOL, 9, 2)).request_ids) == 2
+    assert (await line.dispatch(POOL, 9, 2)).request_ids == ()
+    await line.finish(request(0, attempt=1))
+    assert len((await line.dispatch(POOL, 9, 2)).request_ids) == 1
+
+
+async def test_a_late_worker_shows_nothing(line: ValkeyLine) -> None:
+    row = request(1)
+    await line.place(POOL, [row])
+    await drain_order(line, 1)
+    assert await line.start(POOL, row.request_id, 1, {"type": "processing", "attempt": 1}) == 1
+    assert await line.append(POOL, row.request_id, 1, [{"type": "delta", "text": "a"}]) == 2
+    assert await line.requeue(replace(row, attempt=1), 0, 0, {"type": "retrying"})
+    assert await line.append(POOL, row.request_id, 1, [{"type": "delta", "text": "late"}]) == 0
+    await drain_order(line, 1)
+    assert await line.start(POOL, row.request_id, 2, {"type": "processing", "attempt": 2}) == 4
+    assert await line.append(POOL, row.request_id, 1, [{"type": "delta", "text": "late"}]) == 0
+    assert await line.start(POOL, row.request_id, 1, {"type": "processing", "attempt": 1}) == 0
+    assert await line.renew(POOL, [(row.request_id, 1)]) == [row.request_id]
+    assert await line.renew(POOL, [(row.request_id, 2)]) == []
+    assert await line.finish(replace(row, attempt=2)) == 5
+    assert await line.finish(replace(row, attempt=2)) == 5, "repeatable"
+    assert await line.append(POOL, row.request_id, 2, [{"type": "delta", "text": "late"}]) == 0
+    assert [seq for seq, _ in await line.events(POOL, row.request_id, 1)] == [2, 3, 4, 5]
+
+
+async def test_a_retry_goes_back_to_its_old_place(line: ValkeyLine) -> None:
+    rows = [request(n) for n in range(10)]
+    await line.place(POOL, rows)
+    assert await drain_order(line, 1) == ["req_0000"]
+    assert await line.requeue(replace(rows[0], attempt=0, not_before_ms=START_MS + 500), None, None, None)
+    assert await drain_order(line, 1) == ["req_0001"], "not before its time"
+    line.virtual_now_ms = START_MS + 500
+    assert await drain_order(line, 2) == ["req_0000", "req_0002"]
+
+
+async def test_leases_run_out_and_are_renewed(line: ValkeyLine) -> None:
+    await line.place(POOL, [request(1), request(2)])
+    await drain_order(line, 2)
+    await line.start(POOL, "req_0001", 1, {"type": "processing"})
+    line.virtual_now_ms = START_MS + LEASE_MS - 1
+    assert await line.expired(POOL) == []
+    await line.renew(POOL, [("req_0001", 1)])
+    line.virtual_now_ms = START_MS + LEASE_MS
+    assert await line.expired(POOL) == ["req_0002"]
+
+
+async def test_what_ends_holds_nothing(line: ValkeyLine, valkey: ValkeyServer) -> None:
+    await line.place(POOL, [request(n) for n in range(4)])
+    await drain_order(line, 2)
+    for n in range(4):
+        await line.finish(request(n, attempt=1), 10, 10)
+    view = read_view(await line.view(POOL))
+    assert view.running == 0
+    assert view.tiers["free"].queued == 0
+    assert await line.missing(POOL, ["req_0001"]) == ["req_0001"]
+    keys = valkey.client().keys("*req:*")
+    assert all(0 < valkey.client().pttl(key) <= 60_000 for key in keys)
+
+
+async def test_scripts_of_an_old_epoch_change_nothing(line: ValkeyLine, valkey: ValkeyServer) -> None:
+    await line.place(POOL, [request(1)])
+    line.identity.epoch = 2
+    with pytest.raises(LineUnavailable):
+        await line.dispatch(POOL, 1, None)
+    line.identity.epoch = 1
+    assert await drain_order(line, 9) == ["req_0001"]
+
+
+async def test_another_valkey_is_not_written_to(line: ValkeyLine, own_valkey: ValkeyServer) -> None:
+    own_valkey.client().hset(f"{line_module.base_key(POOL)}meta", "epoch", "1")
+    impostor = ValkeyLine(line_module.connect(own_valkey.url, line.identity), line.identity)
+    with pytest.raises(LineUnavailable):
+        await impostor.place(POOL, [request(1)])
+    assert own_valkey.client().keys("*line*") == []
+
+
+async def test_at_maxmemory_only_placing_and_deltas_are_refused(own_valkey: ValkeyServer) -> None:
+    identity = Identity(1, own_valkey.client().info("server")["run_id"])
+    line = ValkeyLine(line_module.connect(own_valkey.url, identity), identity, virtual_now_ms=START_MS)
+    own_valkey.client().hset(f"{line_module.base_key(POOL)}meta", "epoch", "1")
+    await line.place(POOL, [request(n) for n in range(6)])
+    assert await drain_order(line, 2) == ["req_0000", "req_0001"]
+    await line.start(POOL, "req_0000", 1, {"type": "processing"})
+    own_valkey.client().config_set("maxmemory", 1)
+    with pytest.raises(LineUnavailable):
+        await line.place(POOL, [request(9)])
+    with pytest.raises(LineUnavailable):
+        await line.append(POOL, "req_0000", 1, [{"type": "delta"}])
+    assert await line.renew(POOL, [("req_0000", 1)]) == []
+    assert await line.finish(request(0, attempt=1)) > 0
+    assert await line.requeue(request(1), None, None, {"type": "retrying"})
+    await line.pause(POOL, START_MS - 1, "provider_limit")
+    assert len(await drain_order(line, 9)) == 5
+    assert await line.start(POOL, "req_0002", 1, {"type": "processing"}) > 0
+
+
+async def test_positions_agree_with_the_order_of_dispatch(line: ValkeyLine) -> None:
+    rows = [request(n * 10 + t, tier, f"{tier}{n % 3}") for n in range(60) for t, tier in enumerate(SHARES)]
+    await line.set_limits(POOL, "plan", {"requests": 60_000})
+    await line.place(POOL, rows)
+    await drain_order(line, 1)
+    answer = await line.view(POOL, [r.request_id for r in rows])
+    view = read_view(answer)
+    told = {
+        r.request_id: place_of(view, p["tier"], p["rank"], p["cost"], 1000).position
+        for r, p in zip(rows, answer["places"], strict=True)
+    }
+    line.virtual_now_ms += 60_000
+    order: list[str] = []
+    while taken := await drain_order(line, 100):
+        order += taken
+        line.virtual_now_ms += 1000
+    errors = [abs(told[request_id] - had) for had, request_id in enumerate(order, 1)]
+    assert sorted(errors)[int(0.95 * len(errors))] <= 5
+    assert max(errors) <= 12

@@ -1,0 +1,108 @@
+"""A private Valkey for the tests of one process, emptied before each test that asks for it.
+
+It listens on a socket file in a folder of its own and dies with the process that started it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import redis
+
+from services.embedded.valkey import find_server
+
+START_DEADLINE_S = 20
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Run in a child before it executes: the kernel kills it when its parent ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@dataclass
+class ValkeyServer:
+    """A server that can be killed and started again on its own data."""
+
+    folder: Path
+    options: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        """How clients reach it."""
+        return f"unix://{self.folder}/valkey.sock"
+
+    def client(self) -> redis.Redis:
+        """A plain client for looking at what is there."""
+        return redis.Redis.from_url(self.url, decode_responses=True)
+
+    def start(self) -> None:
+        """Starts it and returns once it answers."""
+        program = os.environ.get("HEADGATE_TEST_VALKEY") or find_server()
+        command = [program, "--port", "0", "--unixsocket", f"{self.folder}/valkey.sock", "--dir", str(self.folder)]
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", *self.options]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent)
+        deadline = time.monotonic() + START_DEADLINE_S
+        while True:
+            try:
+                self.client().ping()
+                return
+            except redis.RedisError:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    raise
+                os.sched_yield()
+
+    def kill(self) -> None:
+        """Kills it as a power cut would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+
+    def lose_data(self) -> None:
+        """Deletes everything it wrote; only while it is down."""
+        for child in self.folder.iterdir():
+            if child.is_dir():
+                shutil.rmtree(child)
+            else:
+                child.unlink()
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[ValkeyServer]:
+    """One server for all tests of this process."""
+    server = ValkeyServer(Path(tempfile.mkdtemp(prefix="headgate-valkey-")))
+    server.start()
+    yield server
+    server.kill()
+    shutil.rmtree(server.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def valkey(valkey_server: ValkeyServer) -> ValkeyServer:
+    """The shared server, empty."""
+    valkey_server.client().flushall()
+    return valkey_server
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[ValkeyServer]:
+    """A server of this test alone, to be killed and robbed of its data."""
+    server = ValkeyServer(Path(tempfile.mkdtemp(prefix="headgate-valkey-")))
+    server.start()
+    yield server
+    server.kill()
+    shutil.rmtree(server.folder, ignore_errors=True)
