@@ -107,19 +107,17 @@ class Claude:
 
 
 async def _read(stream: Any) -> AsyncGenerator[Said | Tally, None]:
-    model, stop_reason, finished = "", None, False
-    counts: dict[str, int] = {}
+    used, stop_reason, finished = Usage(0, ""), None, False
     async for event in stream:
         if event.type == "message_start":
-            model = event.message.model
-            counts = _counts(event.message.usage, counts)
-            yield Tally(_usage(model, counts), final=False)
+            used = _updated(replace(used, model=event.message.model), event.message.usage)
+            yield Tally(used, final=False)
         elif event.type == "content_block_delta" and event.delta.type == "text_delta":
             yield Said(str(event.delta.text))
         elif event.type == "message_delta":
             stop_reason = event.delta.stop_reason or stop_reason
-            counts = _counts(event.usage, counts)
-            yield Tally(_usage(model, counts), True, stop_reason)
+            used = _updated(used, event.usage)
+            yield Tally(used, True, stop_reason)
         elif event.type == "message_stop":
             finished = True
     # A stream that just ends raises nothing in the SDK.
@@ -127,24 +125,26 @@ async def _read(stream: Any) -> AsyncGenerator[Said | Tally, None]:
         raise _unavailable("the stream ended without message_stop", 200)
 
 
-def _usage(model: str, counts: Mapping[str, int]) -> Usage:
-    return replace(Usage(0, model), **counts)
-
-
-def _counts(usage: Any, before: Mapping[str, int]) -> dict[str, int]:
+def _updated(used: Usage, usage: Any) -> Usage:
     """The figures of a usage object; those it leaves out stay as they were."""
-    written = getattr(usage, "cache_creation", None)
-    found = {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cache_read_input_tokens": usage.cache_read_input_tokens,
-        "cache_write_5m_input_tokens": getattr(written, "ephemeral_5m_input_tokens", None),
-        "cache_write_1h_input_tokens": getattr(written, "ephemeral_1h_input_tokens", None),
-    }
-    if written is None and usage.cache_creation_input_tokens is not None and not before:
-        # Without the split it is the default of five minutes.
-        found["cache_write_5m_input_tokens"] = usage.cache_creation_input_tokens
-    return {name: before.get(name, 0) if value is None else int(value) for name, value in found.items()}
+
+    def known(value: int | None, before: int) -> int:
+        return before if value is None else int(value)
+
+    split = getattr(usage, "cache_creation", None)
+    # Without a split all that was written to the cache is there for the default of five minutes.
+    written_5m = split.ephemeral_5m_input_tokens if split else getattr(usage, "cache_creation_input_tokens", None)
+    written_5m = None if split is None and used.cache_write_1h_input_tokens else written_5m
+    return replace(
+        used,
+        input_tokens=known(usage.input_tokens, used.input_tokens),
+        output_tokens=known(usage.output_tokens, used.output_tokens),
+        cache_read_input_tokens=known(usage.cache_read_input_tokens, used.cache_read_input_tokens),
+        cache_write_5m_input_tokens=known(written_5m, used.cache_write_5m_input_tokens),
+        cache_write_1h_input_tokens=known(
+            split.ephemeral_1h_input_tokens if split else None, used.cache_write_1h_input_tokens
+        ),
+    )
 
 
 def _unavailable(what: str, status: int = 0) -> Failure:
