@@ -28,7 +28,7 @@ lint: $(VENV)/dev.lock k8s ## style, types, import rules, manifests
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
-	$(PY) -m yamllint --strict -d relaxed config deploy
+	$(PY) -m yamllint --strict config deploy .yamllint
 
 k8s: $(VENV)/dev.lock
 	$(PY) tools/manifests.py
