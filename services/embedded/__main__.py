@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     # What we keep holds keys and prompts.
     os.umask(0o077)
+    environ = dict(os.environ)
+    # gRPC's own lines about children that come and go are noise on our terminal, not in their logs.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        settings = load(Settings, os.environ)
+        settings = load(Settings, environ)
         folder = open_folder(Path(settings.data_dir))
         try:
-            _run(settings, folder, options.stop_with)
+            _run(settings, folder, environ, options.stop_with)
         finally:
             folder.close()
     except (SettingsError, StartError) as error:
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(settings: Settings, folder: DataFolder, stop_with: int | None) -> None:
+def _run(settings: Settings, folder: DataFolder, environ: Mapping[str, str], stop_with: int | None) -> None:
     folder.take_over(_this_process(), _process(stop_with))
     if folder.leftovers:
         _warn(f"stopped what an earlier run had left: {', '.join(folder.leftovers)}.")
@@ -70,7 +73,7 @@ def _run(settings: Settings, folder: DataFolder, stop_with: int | None) -> None:
         admin=settings.admin_key or folder.kept_secret("admin.key"),
         secret=settings.secret.decode() or folder.kept_secret("secret"),
     )
-    asyncio.run(_serve(settings, folder, Plan(settings, places, keys, os.environ), stop_with))
+    asyncio.run(_serve(settings, folder, Plan(settings, places, keys, environ), stop_with))
 
 
 async def _serve(settings: Settings, folder: DataFolder, plan: Plan, stop_with: int | None) -> None:
@@ -92,6 +95,10 @@ async def _serve(settings: Settings, folder: DataFolder, plan: Plan, stop_with: 
                 )
             )
             await _first(ends)
+    except (StartError, SettingsError):
+        # Nothing was promised to anybody yet, and every store outlives a kill: be gone before the sentence is read.
+        at_once.set()
+        raise
     finally:
         for task in (start, *ends):
             task.cancel()

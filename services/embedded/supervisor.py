@@ -58,11 +58,11 @@ class Supervisor:
         hurry = asyncio.create_task(self._kill_when(at_once))
         ordered = sorted(self._running.values(), key=lambda child: child.spec.stop_rank)
         for _, rank in groupby(ordered, key=lambda child: child.spec.stop_rank):
-            await asyncio.gather(*(self._stop(child) for child in rank))
+            await asyncio.gather(*(self._stop(child, at_once) for child in rank))
         hurry.cancel()
 
-    async def _stop(self, child: Child) -> None:
-        if not await child.stop():
+    async def _stop(self, child: Child, at_once: asyncio.Event) -> None:
+        if not await child.stop() and not at_once.is_set():
             self._warn(f"{child.spec.name} did not stop in {child.spec.stop_grace_s:g} s and was killed.")
 
     async def _kill_when(self, at_once: asyncio.Event) -> None:

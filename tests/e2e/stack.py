@@ -65,7 +65,8 @@ class Stack:
         self, data_dir: Path, *, variables: dict[str, str], command: tuple[str, ...] = COMMAND, cwd: Path = ROOT
     ) -> None:
         self.data_dir = data_dir
-        self.port = int(variables.get("HEADGATE_HTTP_PORT") or free_port())
+        wished = variables.get("HEADGATE_HTTP_PORT", "")
+        self.port = int(wished) if wished.isdigit() else free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         emulator_port = variables.get("HEADGATE_EMULATOR_PORT") or str(free_port())
         self.emulator_url = f"http://127.0.0.1:{emulator_port}"
