@@ -101,6 +101,8 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
         overrides=settings.overrides,
     )  # fmt: skip
     add_SchedulerServiceServicer_to_server(servicer, server.grpc)
+    # Usable from the first call on where it can be; where it cannot, requests are accepted all the same.
+    await keeper.check()
     await _run(
         server, settings, stopping, attempts,
         dispatching=[d.run for d in dispatchers.values()],

@@ -51,21 +51,28 @@ class Keeper:
         """Checks every 2 s, and at once when somebody suspects; tries five times a second while it is away."""
         while not stopping.is_set():
             self._suspected.clear()
-            if not await self._usable():
-                if self.ready:
-                    log.warning("the store of the order is away; requests are accepted and wait")
-                self.ready = False
-                await self._restore()
+            await self.check()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._suspected.wait(), (CHECK_MS if self.ready else RETRY_MS) / 1000)
 
+    async def check(self) -> None:
+        """Looks once, and restores what can be restored."""
+        if await self._usable():
+            return
+        if self.ready:
+            log.warning("the store of the order is away; requests are accepted and wait")
+        self.ready = False
+        await self._restore()
+
     async def _usable(self) -> bool:
+        if not self.ready:
+            return False
         try:
             for pool in self._provider.pools:
                 await self._line.view(pool)
         except LineUnavailable:
             return False
-        return self.ready
+        return True
 
     async def _restore(self) -> None:
         try:

@@ -217,13 +217,11 @@ class Watches:
         watched = list(self._watchers)
         for i in range(0, len(watched), BATCH):
             for request in await self._requests.get_many(watched[i : i + BATCH]):
-                if request.state.ended:
-                    self._ended.setdefault(request.request_id, request.final_seq or 0)
-                    continue
-                for seq, event in await self._line.events(
-                    request.pool, request.request_id, self._seen.get(request.request_id, 0)
-                ):
+                seen = self._seen.get(request.request_id, 0)
+                for seq, event in await self._line.events(request.pool, request.request_id, seen):
                     self.on_event(request.pool, request.request_id, seq, event)
+                if request.state.ended and request.final_seq is not None:
+                    self._ended.setdefault(request.request_id, request.final_seq)
 
     def _push(self, happened: Happened) -> None:
         for watcher in self._watchers.get(happened.request_id, ()):
