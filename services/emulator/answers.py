@@ -18,7 +18,8 @@ _PIECE = re.compile(r"\s*[^\s]{1,4}|\s+")
 _KIND = re.compile(r"^Kind of diagram: (\w+)", re.MULTILINE)
 _REQUEST = re.compile(r"<request>\n?(.*?)\n?</request>", re.DOTALL)
 _HOPELESS = "%% this cannot be mended"
-_BROKEN = "\n  ]]--(( [\n"
+_BROKEN = "\n  ]]--(( [\n  :x ]]--(( [\n"
+"""No kind's grammar takes both lines."""
 _OPENINGS = ("Here is the diagram you asked for:", "Sure! Here's a Mermaid diagram:", "I've drawn it like this:")
 _CLOSINGS = ("Let me know if you would like to change anything.", "It shows the main steps; more can be added.")
 

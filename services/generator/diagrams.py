@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 _TAG = re.compile(r"<[A-Za-z](?:[^<>\"']|\"[^\"]*\"|'[^']*')*>")
 _ATTRIBUTE = re.compile(r"\s([\w:.-]+)\s*=\s*(\"[^\"]*\"|'[^']*')")
 _FORBIDDEN = re.compile(r"<(?:\w+:)?(?:script|foreignObject|iframe|object|embed|audio|video)\b", re.IGNORECASE)
-_OUTSIDE = re.compile(r"url\(\s*(?!['\"]?#|&quot;#)[^)]*\)|@import[^;]*;?", re.IGNORECASE)
+_OUTSIDE_URL = re.compile(r"url\(\s*(?!['\"]?#|&quot;#)[^)]*\)", re.IGNORECASE)
+_IMPORT = re.compile(r"@import[^;<]*;?", re.IGNORECASE)
 
 
 class Board:
@@ -82,7 +83,8 @@ def safe_svg(svg: str) -> str:
     if _FORBIDDEN.search(svg):
         log.warning("a picture was withheld: it holds an active element")
         return ""
-    return _OUTSIDE.sub("none", _TAG.sub(lambda tag: _ATTRIBUTE.sub(_kept, tag[0]), svg))
+    without_handlers = _TAG.sub(lambda tag: _ATTRIBUTE.sub(_kept, tag[0]), svg)
+    return _OUTSIDE_URL.sub("none", _IMPORT.sub("", without_handlers))
 
 
 def _kept(attribute: re.Match[str]) -> str:
