@@ -7,8 +7,10 @@ import itertools
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +24,26 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from services.gateway.pages import POLICY
+
 WEB = Path(__file__).resolve().parents[2] / "services" / "gateway" / "web"
-CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-    "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 KEYS = {tier: f"hg_{tier}_demo" for tier in ("free", "basic", "pro", "enterprise")}
 LIMITS = {"free": 10, "basic": 100, "pro": 500, "enterprise": 5000}
-RESET = "2031-01-02T00:00:00Z"
 DEADLINE_S = 15.0
 SOURCE = "flowchart TD\n    A[Basket] --> B{Paid?}\n    B -- yes --> C[Doorstep]\n    B -- no --> D[Ask again]\n"
-SVG = """<svg xmlns="http://www.w3.org/2000/svg" width="100%" viewBox="0 0 240 160"><style>.n{fill:#dcf0f4;stroke:#0b6478}</style>
+SVG = """<svg xmlns="http://www.w3.org/2000/svg" width="100%" viewBox="0 0 240 160"><style>
+.n{fill:#dcf0f4;stroke:#0b6478}</style>
 <rect class="n" x="70" y="10" width="100" height="40" rx="6"/><path d="M120 50v40" stroke="#345"/>
-<rect class="n" x="70" y="90" width="100" height="40" rx="6"/><text x="120" y="35" text-anchor="middle">Basket</text></svg>"""
+<rect class="n" x="70" y="90" width="100" height="40" rx="6"/>
+<text x="120" y="35" text-anchor="middle">Basket</text></svg>"""
+
+
+def _utc(in_s: int) -> str:
+    """The time in that many seconds, as the contract writes it."""
+    return (datetime.now(UTC) + timedelta(seconds=in_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+RESET = _utc(15_000)
 
 
 @dataclass
@@ -60,6 +69,7 @@ class Standin:
         self.answers: list[tuple[int, dict[str, Any]]] = []
         self.asked: dict[str, Asked] = {}
         self.posts: list[dict[str, Any]] = []
+        self.subscriptions: list[tuple[str, int | None]] = []
         self.used = 3
         self.sockets_refused = False
         self.emulated = True
@@ -122,6 +132,11 @@ class Standin:
         self.wait_until(lambda: asked.ended or asked.request_id in self.watched(), "a watcher")
         return asked
 
+    @property
+    def polled(self) -> bool:
+        """Whether somebody waits for a change over HTTP."""
+        return bool(self._pollers)
+
     def watched(self) -> set[str]:
         """Ids that open sockets are subscribed to."""
         return set().union(*self._sockets.values()) if self._sockets else set()
@@ -133,8 +148,12 @@ class Standin:
 
     def complete(self, asked: Asked, source: str = SOURCE, **more: Any) -> None:
         """Ends the request with a picture."""
-        svg_url = f"{self.url}api/diagram/{asked.request_id}/diagram.svg"
-        self.tell(asked, "completed", result=source, svgUrl=svg_url, usage={}, cached=False, truncated=False, **more)
+        fields = {"svgUrl": self._svg_url(asked.request_id), "usage": {}, "cached": False, "truncated": False}
+        self.tell(asked, "completed", result=source, **fields, **more)
+
+    def _svg_url(self, request_id: str) -> str:
+        # Another name of this host, as a gateway behind a proxy would write: the page must ask its own origin.
+        return f"http://headgate.example/api/diagram/{request_id}/diagram.svg"
 
     def add(self, prompt: str, status: str = "completed", kind: str = "flowchart", **more: Any) -> Asked:
         """A request from earlier days."""
@@ -142,7 +161,11 @@ class Standin:
         request_id = f"req_{number:022d}"
         body = {"requestId": request_id, "status": status, "acceptedAt": f"2026-01-02T10:{number:02d}:00Z", **more}
         if status == "completed":
-            body |= {"result": SOURCE, "endedAt": f"2026-01-02T10:{number:02d}:09Z"}
+            body |= {
+                "result": SOURCE,
+                "svgUrl": self._svg_url(request_id),
+                "endedAt": f"2026-01-02T10:{number:02d}:09Z",
+            }
         asked = Asked(request_id, prompt, kind, body)
         self.asked[request_id] = asked
         return asked
@@ -150,12 +173,11 @@ class Standin:
     # -- the server's side
 
     def _app(self, started: threading.Event) -> ASGIApp:
-        async def note_loop(app: Starlette) -> Any:
+        @asynccontextmanager
+        async def note_loop(app: Starlette) -> AsyncIterator[None]:
             self._loop = asyncio.get_running_loop()
             started.set()
             yield
-
-        from contextlib import asynccontextmanager
 
         routes = [
             Route("/", lambda request: FileResponse(WEB / "index.html")),
@@ -169,14 +191,14 @@ class Standin:
             Route("/api/diagram/{id}/diagram.svg", self._picture),
             WebSocketRoute("/ws", self._socket),
         ]
-        app = Starlette(routes=routes, lifespan=asynccontextmanager(note_loop))
+        app = Starlette(routes=routes, lifespan=note_loop)
         return self._with_headers(app)
 
     def _with_headers(self, app: ASGIApp) -> ASGIApp:
         async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
             async def with_headers(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    more = [(b"content-security-policy", CSP.encode())]
+                    more = [(b"content-security-policy", POLICY.encode())]
                     if self.emulated:
                         more.append((b"headgate-emulated", b"true"))
                     message = {**message, "headers": [*message["headers"], *more]}
@@ -224,6 +246,7 @@ class Standin:
             return JSONResponse(body, status, headers=headers)
         request_id = f"req_{next(self._numbers):022d}"
         body = {"requestId": request_id, "status": "queued", "position": 12, "estimatedWait": 40_000, **body}
+        body |= {"acceptedAt": _utc(0)}
         self.asked[request_id] = Asked(request_id, sent["prompt"], sent["diagramType"], dict(body))
         self.used += 1
         self._notify()
@@ -273,6 +296,7 @@ class Standin:
                 await socket_.send_json({"type": "authenticated"})
 
     async def _subscribe(self, socket_: WebSocket, request_id: str, after: int | None) -> None:
+        self.subscriptions.append((request_id, after))
         await socket_.send_json({"type": "subscribed", "requestId": request_id})
         asked = self.asked.get(request_id)
         if asked is None:

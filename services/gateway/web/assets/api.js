@@ -92,8 +92,9 @@ export class Api {
     return this.json(`/api/diagrams?limit=24${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
   }
 
-  async svg(path) {
-    const response = await this.call(path, { headers: { Accept: "image/svg+xml" } });
+  /** The text of the picture at `address`. */
+  async svg(address) {
+    const response = await this.call(ownPath(address), { headers: { Accept: "image/svg+xml" } });
     return response.text();
   }
 
@@ -107,5 +108,3 @@ export class Api {
   }
 }
 
-/** The path of a request's picture. */
-export const svgPath = (track) => (track.svgUrl ? ownPath(track.svgUrl) : `/api/diagram/${encodeURIComponent(track.id)}/diagram.svg`);

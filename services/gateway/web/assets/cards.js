@@ -77,7 +77,7 @@ export function refusalCard(card, act, timers) {
 }
 
 /** A card for a request that ended without a picture, as status.js `ending` tells it. */
-export function endingCard(words, act) {
+export function endingCard(words, act, label = "Send again") {
   return h(
     "article",
     { class: "card", "data-kind": "ended", "aria-labelledby": "card-title" },
@@ -86,6 +86,6 @@ export function endingCard(words, act) {
     words.told && h("p", { dir: "auto", class: "told" }, words.told),
     h("p", { class: "kept" }, icon("check"), words.kept),
     h("p", {}, words.next),
-    h("div", { class: "acts" }, act.again && h("button", { type: "button", onclick: act.again }, "Send again"), h("button", { type: "button", class: "quiet", onclick: act.dismiss }, "New diagram")),
+    h("div", { class: "acts" }, act.again && h("button", { type: "button", onclick: act.again }, label), h("button", { type: "button", class: "quiet", onclick: act.dismiss }, "New diagram")),
   );
 }

@@ -37,8 +37,8 @@ export function duration(ms) {
   return parts.join(" ");
 }
 
-/** How long something took: tenths below ten seconds, else as `duration`. */
-export const elapsed = (ms) => (ms < 9_950 ? `${(Math.max(ms, 0) / 1000).toFixed(1)} s` : duration(ms));
+/** How long something took: tenths below ten seconds, else to the nearest second as `duration`. */
+export const elapsed = (ms) => (ms < 9_950 ? `${(Math.max(ms, 0) / 1000).toFixed(1)} s` : duration(Math.round(ms / 1000) * 1000));
 
 /** The local time of day, "02:00". `timeZone` is for tests; absent means the reader's own. */
 export function clock(iso, timeZone) {

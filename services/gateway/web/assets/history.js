@@ -1,7 +1,6 @@
 // The strip of earlier requests: each a link to its own address, with its picture once there is one.
-import { svgPath } from "./api.js";
-import { h, redraw, say } from "./dom.js";
-import { drawing } from "./dom.js";
+import { ownPath } from "./api.js";
+import { drawing, h, redraw, say } from "./dom.js";
 import { utc, when } from "./format.js";
 import { icon } from "./icons.js";
 import { kindOf } from "./kinds.js";
@@ -37,13 +36,13 @@ export class HistoryCard extends HTMLElement {
       this.time.title = utc(track.acceptedAt);
       say(this.time, when(track.acceptedAt, nowMs));
     }
-    const drawn = track.state === "completed";
+    const drawn = track.state === "completed" && Boolean(track.svgUrl);
     redraw(this.thumb, drawn ? `${track.id}` : kind.id, () => (drawn ? this.#picture(track, kind) : drawing(kind.paths)));
     this.thumb.classList.toggle("drawn", drawn);
   }
 
   #picture(track, kind) {
-    const image = h("img", { src: svgPath(track), alt: "", loading: "lazy", decoding: "async" });
+    const image = h("img", { src: ownPath(track.svgUrl), alt: "", loading: "lazy", decoding: "async" });
     image.addEventListener("error", () => {
       this.thumb.classList.remove("drawn");
       image.replaceWith(drawing(kind.paths));
@@ -80,6 +79,11 @@ export class HistoryStrip {
     say(this.note, tracks.length && state !== "failed" ? "" : words[state]);
     this.note.hidden = !this.note.textContent;
     this.more.hidden = !hasMore;
+  }
+
+  /** The newest comes into sight. */
+  toStart() {
+    this.list.parentElement.scrollTo({ left: 0 });
   }
 
   #add(id) {

@@ -24,17 +24,21 @@ export class StatusLine extends HTMLElement {
     this.sign = h("span", { class: "sign" });
     this.words = h("span", { class: "words" });
     this.detail = h("span", { class: "detail" });
+    this.about = h("span", { class: "about", dir: "auto" });
+    this.reuse = h("button", { type: "button", class: "quiet cancel", onclick: () => this.dispatchEvent(new CustomEvent("reuse")) }, "Reuse words");
     this.cancel = h("button", { type: "button", class: "quiet cancel", onclick: () => this.dispatchEvent(new CustomEvent("cancel")) }, "Cancel");
     this.bar = h("div", { class: "bar", "aria-hidden": "true" }, h("i"));
-    this.append(this.sign, h("p", {}, this.words, this.detail), this.cancel, this.bar);
+    this.append(this.sign, h("p", {}, this.words, this.detail, this.about), this.cancel, this.reuse, this.bar);
   }
 
-  /** Shows what status.js `line` told. */
-  show({ phase, words, detail, fill, cancellable }) {
+  /** Shows what status.js `line` told; `about` is the prompt, `reusable` whether its words may be taken again. */
+  show({ phase, words, detail, fill, cancellable }, about = "", reusable = false) {
     this.dataset.phase = phase;
     redraw(this.sign, ICONS[phase], () => icon(ICONS[phase]));
     say(this.words, words);
     say(this.detail, detail);
+    say(this.about, about);
+    this.reuse.hidden = !reusable;
     this.cancel.hidden = !cancellable;
     this.bar.classList.toggle("unknown", fill === null);
     this.bar.style.setProperty("--fill", String(fill ?? 1));

@@ -49,6 +49,7 @@ const stage = new Stage({
     retry: () => studio.retry(),
     dismiss: () => studio.dismiss(),
     askKey: () => studio.askKey(),
+    reuse: (track) => studio.reuse(track),
     redraw: () => studio.draw(),
     tell: (text) => studio.tell(text),
   },

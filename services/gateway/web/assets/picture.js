@@ -1,39 +1,19 @@
 // The picture: an <img> (where no script can run) that fits, zooms and pans inside its frame.
 import { h } from "./dom.js";
+import { sized } from "./svg.js";
 
 const MOST = 8;
 const LEAST = 0.05;
 // Fit enlarges small diagrams only so far: a box of three words should not fill a wall.
 const FIT_MOST = 1.75;
 const MARGIN = 28;
+// The zoom buttons' height: a fitted picture stays clear of them.
+const FOOT = 40;
 const STEP = 1.25;
 const PAN_PX = 48;
 // Browsers refuse canvases much larger than this on a side.
 const PNG_SIDE_PX = 8_192;
 const PNG_SCALE = 2;
-
-const attribute = (tag, name) => new RegExp(`\\s${name}\\s*=\\s*(?:"([^"]*)"|'([^']*)')`).exec(tag)?.slice(1).find((value) => value !== undefined);
-
-/** The size in user units that an opening `<svg …>` tag asks for, from its viewBox or its width and height. */
-export function sizeOf(tag) {
-  const box = (attribute(tag, "viewBox") ?? "").trim().split(/[\s,]+/).map(Number);
-  if (box.length === 4 && box[2] > 0 && box[3] > 0) return { width: box[2], height: box[3] };
-  const width = parseFloat(attribute(tag, "width"));
-  const height = parseFloat(attribute(tag, "height"));
-  return width > 0 && height > 0 ? { width, height } : { width: 800, height: 600 };
-}
-
-/**
- * SVG text with its size written out, so that <img> and canvas agree on it; throws on what is no SVG.
- * Text, not DOMParser: a parsed document inherits this page's CSP, which would forbid the picture's own styles.
- */
-export function sized(text) {
-  const tag = /<svg\b(?:"[^"]*"|'[^']*'|[^'">])*>/.exec(text)?.[0];
-  if (!tag) throw new Error("The picture is not an SVG.");
-  const { width, height } = sizeOf(tag);
-  const bare = tag.replace(/\s(?:width|height)\s*=\s*(?:"[^"]*"|'[^']*')/g, "");
-  return { text: text.replace(tag, () => bare.replace("<svg", `<svg width="${width}" height="${height}"`)), width, height };
-}
 
 /** A PNG of sized SVG text on white. Rejects where the browser does not allow it. */
 export async function png({ text, width, height }) {
@@ -91,8 +71,8 @@ export class Picture extends HTMLElement {
   fit() {
     if (!this.picture || !this.clientWidth) return;
     const { width, height } = this.picture;
-    const scale = Math.min(FIT_MOST, (this.clientWidth - 2 * MARGIN) / width, (this.clientHeight - 2 * MARGIN) / height);
-    this.#place({ scale: Math.max(LEAST, scale), x: 0, y: 0, fitted: true });
+    const scale = Math.min(FIT_MOST, (this.clientWidth - 2 * MARGIN) / width, (this.clientHeight - 2 * MARGIN - FOOT) / height);
+    this.#place({ scale: Math.max(LEAST, scale), x: 0, y: -FOOT / 2, fitted: true });
   }
 
   /** Zooms by a factor about a point of the frame (its middle if left out). */

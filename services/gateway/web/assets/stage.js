@@ -1,5 +1,4 @@
 // The right side: the status line, the tabs, and what stands in them.
-import { svgPath } from "./api.js";
 import { endingCard, refusalCard } from "./cards.js";
 import { say } from "./dom.js";
 import { sourceName, pictureName, save, saveText } from "./save.js";
@@ -34,6 +33,7 @@ export class Stage {
 
   #wire(find) {
     this.status.addEventListener("cancel", () => this.acts.cancel(this.track.id));
+    this.status.addEventListener("reuse", () => this.acts.reuse(this.track));
     for (const tab of this.tabs) {
       tab.addEventListener("click", () => this.#choose(tab.dataset.tab));
       tab.addEventListener("keydown", (event) => this.#tabKeys(event));
@@ -68,8 +68,7 @@ export class Stage {
   /** The gateway refused: a card, with what was open before one step away. */
   showRefusal(card) {
     this.#leave();
-    this.#mode("card");
-    this.status.hidden = true;
+    this.#mode("refusal");
     this.card.replaceChildren(refusalCard(card, this.acts, this.timers));
     this.card.querySelector("h2").focus({ preventScroll: true });
   }
@@ -79,11 +78,10 @@ export class Stage {
     if (track.id !== this.track?.id) this.#leave();
     this.track = track;
     const told = line(track, nowMs);
-    this.status.hidden = false;
-    this.status.show(told);
+    this.status.show(told, track.prompt, Boolean(track.prompt) && ended(track));
     say(this.quote, track.prompt);
     const words = ending(track);
-    const tab = words && !track.source ? "picture" : (this.chosenTab ?? (track.source && !ended(track) ? "source" : "picture"));
+    const tab = this.#tab(track, words);
     for (const each of this.tabs) {
       each.setAttribute("aria-selected", String(each.dataset.tab === tab));
       each.tabIndex = each.dataset.tab === tab ? 0 : -1;
@@ -94,13 +92,20 @@ export class Stage {
       this.#mode("source");
       this.source.show(track.source, { writing: !ended(track), wrongLine: track.code === "INVALID_DIAGRAM" ? errorLine(track.error) : null });
     } else if (words) this.#showEnding(track, words);
-    else if (track.state === "completed") this.#showPicture();
+    else if (track.state === "completed") this.#showPicture(track);
     else {
       this.#mode("waiting");
       this.queue.show(track.state === "queued" && track.place ? told.position ?? track.place.position : 0, told.phase);
     }
-    if (track.state === "completed" && this.loadingId !== track.id) this.#load(track);
+    if (track.state === "completed" && track.svgUrl && this.loadingId !== track.id) this.#load(track);
     return told;
+  }
+
+  // The source while it is written, or where there is no picture; the picture else; the person's own choice before all.
+  #tab(track, words) {
+    if (words && !track.source) return "picture";
+    const undrawn = !ended(track) || (track.state === "completed" && !track.svgUrl);
+    return this.chosenTab ?? (track.source && undrawn ? "source" : "picture");
   }
 
   #showEnding(track, words) {
@@ -111,34 +116,36 @@ export class Stage {
     this.card.replaceChildren(endingCard(words, { ...this.acts, again }));
   }
 
-  #showPicture() {
-    this.#mode(this.drawn ? "picture" : this.failed ? "card" : "loading");
+  #showPicture(track) {
+    if (track.source && !track.svgUrl) this.#lackPicture("This diagram has no picture.", "It is drawn, and its source is in the next tab.", null);
+    this.#mode(this.drawn ? "picture" : this.lacking ? "card" : "loading");
+  }
+
+  // A diagram without a picture; `again` fetches once more where that may help.
+  #lackPicture(title, kept, again) {
+    if (this.lacking === title) return;
+    this.lacking = title;
+    const next = again ? "Fetch the picture once more when the connection is back." : "Copy the source into any Mermaid editor to see it.";
+    this.card.replaceChildren(endingCard({ title, told: "", kept, next }, { ...this.acts, again }, "Fetch again"));
   }
 
   async #load(track) {
     this.loadingId = track.id;
     try {
-      const drawn = await this.picture.show(await this.api.svg(svgPath(track)), track.prompt || "diagram");
+      const drawn = await this.picture.show(await this.api.svg(track.svgUrl), track.prompt || "diagram");
       if (this.track?.id !== track.id) return;
       this.drawn = drawn;
       this.acts.redraw();
       this.picture.fit();
     } catch {
       if (this.track?.id !== track.id) return;
-      this.failed = true;
-      this.card.replaceChildren(
-        endingCard(
-          { title: "The picture could not be fetched.", told: "", kept: "The diagram is drawn, and its source is in the next tab.", next: "Try the picture again once the connection is back." },
-          { ...this.acts, again: () => this.#reload() },
-        ),
-      );
-      this.card.querySelector(".acts button").textContent = "Fetch again";
+      this.#lackPicture("The picture could not be fetched.", "The diagram is drawn, and its source is in the next tab.", () => this.#reload());
       this.acts.redraw();
     }
   }
 
   #reload() {
-    this.failed = false;
+    this.lacking = null;
     this.loadingId = null;
     this.acts.redraw();
   }
@@ -146,7 +153,7 @@ export class Stage {
   #leave() {
     this.track = null;
     this.drawn = null;
-    this.failed = false;
+    this.lacking = null;
     this.loadingId = null;
     this.cardFor = null;
     this.chosenTab = null;

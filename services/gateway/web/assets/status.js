@@ -10,7 +10,6 @@ const CHECKING_AFTER_MS = 1_200;
 const ENDS = new Set(["completed", "failed", "cancelled", "expired"]);
 
 const PAUSES = {
-  provider_limit: "the provider asked for a break",
   provider_down: "the provider does not answer; we keep asking",
   provider_account: "the provider refuses this site’s account; its owner has to mend that",
   spend_limit: "this site has reached its spending limit",
@@ -31,6 +30,7 @@ export const begin = (id, fields = {}) => ({
   firstPosition: null,
   paused: null,
   pausedUntilMs: null,
+  pausedForMs: null,
   retry: null,
   attempt: 0,
   source: "",
@@ -50,12 +50,16 @@ export const ended = (track) => ENDS.has(track.state);
 function placed(track, body, nowMs) {
   const position = body.position;
   if (!(position >= 1)) return track;
+  const untilMs = body.pausedUntil ? Date.parse(body.pausedUntil) : null;
+  // How long the break is, as it was first told: a length that shrinks with every telling would be no length.
+  const forMs = untilMs === track.pausedUntilMs ? track.pausedForMs : untilMs && untilMs - nowMs;
   return {
     ...track,
     place: { position, waitMs: Math.max(0, body.estimatedWait ?? 0), atMs: nowMs },
     firstPosition: track.firstPosition ?? position,
     paused: body.paused ?? null,
-    pausedUntilMs: body.pausedUntil ? Date.parse(body.pausedUntil) : null,
+    pausedUntilMs: untilMs,
+    pausedForMs: forMs,
   };
 }
 
@@ -146,7 +150,7 @@ function queuedLine(track, nowMs) {
 }
 
 function pausedLine(track, nowMs) {
-  const told = PAUSES[track.paused] ?? "drawing is paused";
+  const told = track.paused === "provider_limit" ? breakWords(track.pausedForMs) : (PAUSES[track.paused] ?? "drawing is paused");
   const leftMs = track.pausedUntilMs === null ? 0 : track.pausedUntilMs - nowMs;
   return {
     phase: "paused",
@@ -156,6 +160,8 @@ function pausedLine(track, nowMs) {
   };
 }
 
+const breakWords = (ms) => `the provider asked for a${ms > 0 ? ` ${duration(ms)}` : ""} break`;
+
 const asClause = (sentence) =>
   (/^[A-Z][a-z]/.test(sentence) ? sentence[0].toLowerCase() + sentence.slice(1) : sentence).replace(/[.\s]+$/, "");
 
@@ -163,7 +169,7 @@ const asClause = (sentence) =>
 export function retryWords({ reason, delayMs }) {
   const pause = delayMs > 0 ? ` ${duration(delayMs)}` : "";
   if (/provider_limit|break|rate.?limit|\b429\b/i.test(reason)) {
-    return `Waiting: the provider asked for a${pause} break. Your place is kept.`;
+    return `Waiting: ${breakWords(delayMs)}. Your place is kept.`;
   }
   const told = PAUSES[reason] ?? (asClause(reason) || "that try did not work");
   return `Waiting: ${told}. Trying again${pause ? ` in${pause}` : " now"}. Your place is kept.`;
@@ -234,7 +240,7 @@ export function ending(track) {
   const kept = "Your words are kept.";
   const byCode = {
     REFUSED: ["The model would not draw this.", `${nothingCounted} ${kept}`, "Say it in other words and send it again."],
-    INVALID_DIAGRAM: ["What came back was no diagram, even after one repair.", `${nothingCounted} The source is kept in its tab.`, "Choose another kind or ask for less at once."],
+    INVALID_DIAGRAM: ["What came back was no diagram, even after one repair.", `${nothingCounted} ${track.source ? "The source is kept in its tab." : kept}`, "Choose another kind or ask for less at once."],
     PROVIDER_REJECTED: ["The provider refused this request.", `${nothingCounted} ${kept}`, "Shorten it or say it in other words."],
     PROVIDER_UNAVAILABLE: ["The provider failed on every try.", `${nothingCounted} ${kept}`, "Send it again in a few minutes."],
     WORKER_LOST: ["Three workers were lost over this request.", `${nothingCounted} ${kept}`, "Send it again."],

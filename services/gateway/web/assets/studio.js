@@ -7,6 +7,8 @@ const TICK_MS = 250;
 const ESTIMATE_MS = 20_000;
 // A countdown is read out rarely, changes of state at once (the announcer keeps its own gap).
 const READ_PLACE_MS = 15_000;
+// Watching "after 0" brings what was already written of a diagram, not only what is written from now on.
+const WHOLE_LOG = 0;
 const EMULATED = "headgate.emulated";
 
 const idInAddress = () => /^#(req_[A-Za-z0-9]+)$/.exec(location.hash)?.[1] ?? null;
@@ -35,10 +37,6 @@ export class Studio {
       event.preventDefault();
       this.fresh();
     });
-    find("#reuse").addEventListener("click", () => {
-      this.composer.fill(this.requests.get(this.current));
-      this.composer.focus();
-    });
     this.strip.more.addEventListener("click", () => this.loadHistory(this.history.cursor));
     find("#ribbon").hidden = sessionStorage.getItem(EMULATED) !== "true";
     document.body.classList.toggle("keyless", !this.keys.get());
@@ -50,10 +48,9 @@ export class Studio {
 
   /** Every answer's headers: who answers is told on each. */
   answered(headers) {
-    const emulated = headers.get("Headgate-Emulated");
-    if (emulated === null) return;
-    this.find("#ribbon").hidden = emulated !== "true";
-    sessionStorage.setItem(EMULATED, emulated);
+    const emulated = headers.get("Headgate-Emulated") === "true";
+    this.find("#ribbon").hidden = !emulated;
+    sessionStorage.setItem(EMULATED, String(emulated));
   }
 
   // -- addresses
@@ -111,8 +108,8 @@ export class Studio {
     this.composer.busy(true);
     this.current = null;
     this.pending = begin("sending", { ...request, state: "sending" });
-    this.find("#stage").scrollIntoView({ block: "nearest" });
     this.draw();
+    this.find("#stage").scrollIntoView({ block: "nearest" });
     try {
       const body = await submit(this.api, request, {
         idempotencyKey,
@@ -137,6 +134,7 @@ export class Studio {
     this.current = track.id;
     this.read = { phase: null, atMs: 0 };
     history.pushState(null, "", `#${track.id}`);
+    this.strip.toStart();
     if (!ended(track)) this.follow(track);
     this.draw();
   }
@@ -169,6 +167,11 @@ export class Studio {
     return this.composer.focus();
   }
 
+  reuse(track) {
+    this.composer.fill(track);
+    this.composer.focus();
+  }
+
   async cancel(id) {
     try {
       this.requests.learn({ ...(await this.api.cancel(id)), requestId: id });
@@ -183,7 +186,7 @@ export class Studio {
   // -- following
 
   follow(track) {
-    this.live.watch(track.id);
+    this.live.watch(track.id, WHOLE_LOG);
     this.draw();
   }
 
@@ -271,7 +274,7 @@ export class Studio {
         if (generation !== this.generation) return;
         for (const item of items) {
           const track = this.requests.learn(item, { mine: true });
-          if (!ended(track)) this.live.watch(track.id);
+          if (!ended(track)) this.live.watch(track.id, WHOLE_LOG);
         }
         this.history = { state: "ready", cursor: nextCursor ?? null };
       } catch {
@@ -301,7 +304,6 @@ export class Studio {
       told = this.stage.show(track, nowMs);
       this.#readOut(told, nowMs);
     }
-    this.find("#reuse").hidden = !track?.prompt || !ended(track);
     document.title = told ? `${told.words} · Headgate` : "Headgate studio";
     document.body.classList.toggle("opened", Boolean(this.find("#stage").dataset.mode !== "empty"));
     this.strip.show(this.requests.list(), nowMs, this.current, { state: this.history.state, hasMore: Boolean(this.history.cursor) });
