@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from services.clock import Clock
 from services.emulator import calls, faults, wire
@@ -188,10 +188,12 @@ class StreamedAnswer(Response):
         self._speaker = speaker
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-
         async def speak() -> None:
+            start: Message | None = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             async for chunk in self._speaker.chunks():
+                if start:
+                    await send(start)
+                    start = None
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
         stayed = await unless_gone(receive, speak)

@@ -18,7 +18,8 @@ from services.process import StartError, run
 from services.rpc.channel import Tls
 from services.rpc.server import Server
 
-LONGEST_SETTLE_S = 1.0
+LAST_WORDS_S = 1.0
+"""For the statuses of calls that have just ended."""
 log = logging.getLogger(__name__)
 
 
@@ -37,9 +38,10 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
         raise StartError(f"HEADGATE_LISTEN: {error}.") from error
     log.info("listening on %s (port %d), %d slots", settings.listen, port, settings.slots)
     await stopping.wait()
-    servicer.drain()
-    # Clients need a moment to see NOT_SERVING; a short drain affords a short one.
-    await server.drain(settle_s=min(LONGEST_SETTLE_S, settings.drain_ms / 10_000), grace_s=settings.drain_ms / 1000)
+    await server.health.enter_graceful_shutdown()
+    # The server's own grace would also wait for whoever watches our health for as long as they live.
+    await servicer.drain(settings.drain_ms)
+    await server.drain(grace_s=LAST_WORDS_S)
     board.close()
     await claude.close()
 

@@ -128,23 +128,28 @@ async def _read(stream: Any) -> AsyncGenerator[Said | Tally, None]:
 def _updated(used: Usage, usage: Any) -> Usage:
     """The figures of a usage object; those it leaves out stay as they were."""
 
-    def known(value: int | None, before: int) -> int:
+    def known(value: Any, before: int) -> int:
         return before if value is None else int(value)
 
-    split = getattr(usage, "cache_creation", None)
-    # Without a split all that was written to the cache is there for the default of five minutes.
-    written_5m = split.ephemeral_5m_input_tokens if split else getattr(usage, "cache_creation_input_tokens", None)
-    written_5m = None if split is None and used.cache_write_1h_input_tokens else written_5m
+    written_5m, written_1h = _written(usage)
+    if written_1h is None and not used.cache_write_1h_input_tokens:
+        # Without a split all that was written to the cache is there for the default of five minutes.
+        written_5m = usage.cache_creation_input_tokens
     return replace(
         used,
         input_tokens=known(usage.input_tokens, used.input_tokens),
         output_tokens=known(usage.output_tokens, used.output_tokens),
         cache_read_input_tokens=known(usage.cache_read_input_tokens, used.cache_read_input_tokens),
         cache_write_5m_input_tokens=known(written_5m, used.cache_write_5m_input_tokens),
-        cache_write_1h_input_tokens=known(
-            split.ephemeral_1h_input_tokens if split else None, used.cache_write_1h_input_tokens
-        ),
+        cache_write_1h_input_tokens=known(written_1h, used.cache_write_1h_input_tokens),
     )
+
+
+def _written(usage: Any) -> tuple[Any, Any]:
+    split = getattr(usage, "cache_creation", None)
+    # The SDK knows the split in the first event only; elsewhere it hands it on as plain JSON.
+    fields = split if isinstance(split, dict) else vars(split) if split else {}
+    return fields.get("ephemeral_5m_input_tokens"), fields.get("ephemeral_1h_input_tokens")
 
 
 def _unavailable(what: str, status: int = 0) -> Failure:

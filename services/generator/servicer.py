@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any
@@ -40,10 +42,15 @@ class Servicer(GeneratorServiceServicer):
         self._heartbeat_ms = heartbeat_ms
         self._running = 0
         self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
 
-    def drain(self) -> None:
-        """Refuses new attempts from now on."""
+    async def drain(self, grace_ms: int) -> None:
+        """Refuses new attempts from now on; returns when none runs any more, or after `grace_ms`."""
         self._draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_ms / 1000):
+                await self._idle.wait()
 
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncGenerator[pb.GenerateResponse, None]:
         """One attempt."""
@@ -56,12 +63,15 @@ class Servicer(GeneratorServiceServicer):
         span.set_attribute("headgate.request_id", request.request_id)
         span.set_attribute("headgate.attempt", request.attempt)
         self._running += 1
+        self._idle.clear()
         try:
             async with aclosing(with_heartbeats(self._attempts.run(work), self._heartbeat_ms)) as steps:
                 async for step in steps:
                     yield _message_of(step)
         finally:
             self._running -= 1
+            if self._running == 0:
+                self._idle.set()
 
 
 def refusal_for(error: Exception) -> Refusal | None:
