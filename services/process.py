@@ -24,7 +24,9 @@ class StartError(Exception):
 
 def run(service: str, settings_class: type[S], main: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
     """Reads the settings and runs `main(settings, stopping)` until SIGTERM or SIGINT sets `stopping`."""
-    logging.basicConfig(level=os.environ.get("HEADGATE_LOG_LEVEL", "INFO"), format=f"%(asctime)s {service} %(message)s")
+    level = os.environ.get("HEADGATE_LOG_LEVEL", "INFO")
+    # Forced: a library that configures logging when it is imported (anthropic does, told by a variable) must not win.
+    logging.basicConfig(level=level, format=f"%(asctime)s {service} %(message)s", force=True)
     # One line per gRPC or HTTP request is a trace's job, not a log's.
     for chatty in ("httpx2", "httpx", "alembic", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
