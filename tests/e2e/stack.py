@@ -11,6 +11,7 @@ seen, up to a deadline: `eventually`, `Stack.line`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -105,7 +106,11 @@ class Stack:
 
     def children(self) -> dict[str, psutil.Process]:
         """The children that run now, by name: gateway, quota, scheduler, generator-1…, emulator, valkey."""
-        return {name: psutil.Process(child["pid"]) for name, child in self._record()["children"].items()}
+        found = {}
+        for name, child in self._record()["children"].items():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found[name] = psutil.Process(child["pid"])
+        return found
 
     def ready(self, within_s: float = START_S) -> Stack:
         """Waits for the ready line."""
@@ -139,6 +144,35 @@ class Stack:
                 return answer.status, _json(answer.read())
         except urllib.error.HTTPError as error:
             return error.code, _json(error.read())
+
+    def submit(self, prompt: str, key: str, within_s: float = 20.0) -> str:
+        """Sends a request, again while the answer is that nothing was accepted or nobody answers; returns its id."""
+
+        def sent() -> str | None:
+            try:
+                status, answer = self.request("POST", "/api/diagram/generate", {"prompt": prompt}, key=key)
+            except OSError:
+                return None
+            assert status in (202, 503), answer
+            return str(answer["requestId"]) if status == 202 else None
+
+        return eventually(sent, within_s=within_s, what=f"{prompt!r} is accepted")
+
+    def finished(self, request_id: str, key: str, within_s: float = 40.0) -> dict[str, Any]:
+        """The request's final state."""
+
+        def state() -> dict[str, Any] | None:
+            try:
+                status, now = self.request("GET", f"/api/diagram/{request_id}?wait=1000", key=key)
+            except OSError:
+                return None
+            return now if status == 200 and now["status"] not in ("queued", "processing") else None
+
+        return eventually(state, within_s=within_s, what=f"{request_id} ends")
+
+    def draw(self, key: str, prompt: str = "How a user signs in") -> dict[str, Any]:
+        """Submits and waits for the end."""
+        return self.finished(self.submit(prompt, key), key)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> psutil.Process:
         """Signals a child; returns the process that it was."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.stack import STOP_S, Stack, Stacks, eventually
+from tests.e2e.stack import STOP_S, Stack, Stacks
 
 SERVICES = {"gateway", "quota", "scheduler", "generator-1", "emulator", "valkey"}
 
@@ -27,20 +27,6 @@ def stack(shared_stacks: Stacks) -> Stack:
 def gone(processes: list[psutil.Process], within_s: float = STOP_S) -> bool:
     _, alive = psutil.wait_procs(processes, timeout=within_s)
     return not alive
-
-
-def draw(stack: Stack, key: str, prompt: str = "How a user signs in") -> dict[str, object]:
-    status, accepted = stack.request("POST", "/api/diagram/generate", {"prompt": prompt}, key=key)
-    assert status == 202, accepted
-    return finished(stack, accepted["requestId"], key)
-
-
-def finished(stack: Stack, request_id: str, key: str) -> dict[str, object]:
-    def state() -> dict[str, object] | None:
-        status, now = stack.request("GET", f"/api/diagram/{request_id}", key=key)
-        return now if status == 200 and now["status"] not in ("queued", "processing") else None
-
-    return eventually(state, within_s=40, what=f"{request_id} ends")
 
 
 def test_says_where_to_go_and_with_which_key(stack: Stack) -> None:
@@ -68,7 +54,7 @@ def test_the_printed_curl_draws(stack: Stack) -> None:
 
 
 def test_a_diagram_comes_out(stack: Stack) -> None:
-    done = draw(stack, stack.demo_keys["pro"])
+    done = stack.draw(stack.demo_keys["pro"])
     assert done["status"] == "completed", done
 
 
@@ -99,24 +85,24 @@ def test_a_signal_stops_everything(stacks: Stacks, number: signal.Signals) -> No
 def test_keys_and_requests_outlive_a_restart(stacks: Stacks) -> None:
     first = stacks.start()
     key = first.demo_keys["basic"]
-    _, accepted = first.request("POST", "/api/diagram/generate", {"prompt": "A restart"}, key=key)
+    request_id = first.submit("A restart", key)
     keys, admin_key = first.demo_keys, first.admin_key
     first.stop()
     second = stacks.start(first.data_dir)
     assert (second.demo_keys, second.admin_key) == (keys, admin_key)
-    assert finished(second, accepted["requestId"], key)["status"] == "completed"
+    assert second.finished(request_id, key)["status"] == "completed"
 
 
 def test_killed_outright_leaves_nothing_and_loses_nothing(stacks: Stacks) -> None:
     first = stacks.start()
     key = first.demo_keys["basic"]
-    _, accepted = first.request("POST", "/api/diagram/generate", {"prompt": "A kill"}, key=key)
+    request_id = first.submit("A kill", key)
     children = list(first.children().values())
     first.process.kill()
     first.ended(5)
     second = stacks.start(first.data_dir, HEADGATE_HTTP_PORT=str(first.port))
     assert gone(children, within_s=0.1)
-    assert finished(second, accepted["requestId"], key)["status"] == "completed"
+    assert second.finished(request_id, key)["status"] == "completed"
 
 
 def test_stops_only_its_own_leftovers(stacks: Stacks, tmp_path: Path) -> None:
@@ -155,15 +141,15 @@ def test_two_copies_run_side_by_side(stack: Stack, stacks: Stacks) -> None:
     other = stacks.start()
     assert other.port != stack.port
     assert other.request("GET", "/api/me", key=stack.demo_keys["free"])[0] == 401
-    assert draw(other, other.demo_keys["free"])["status"] == "completed"
-    assert draw(stack, stack.demo_keys["enterprise"])["status"] == "completed"
+    assert other.draw(other.demo_keys["free"])["status"] == "completed"
+    assert stack.draw(stack.demo_keys["enterprise"])["status"] == "completed"
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_a_killed_child_is_started_again(stack: Stack, name: str) -> None:
     old = stack.kill(name)
     stack.restarted(name, old)
-    assert draw(stack, stack.demo_keys["enterprise"], f"After {name}")["status"] == "completed"
+    assert stack.draw(stack.demo_keys["enterprise"], f"After {name}")["status"] == "completed"
 
 
 def test_a_second_copy_on_the_same_folder_is_refused(stack: Stack, stacks: Stacks) -> None:
