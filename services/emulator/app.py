@@ -35,8 +35,11 @@ def app_of(world: World) -> Starlette:
         async def handle(request: Request) -> Response:
             try:
                 return await handler(request, world)
-            except wire.Refused as refusal:
-                return refused(refusal, f"req_{world.rng.randbytes(12).hex()}", {})
+            except wire.Refused as error:
+                refusal = error
+            except (TypeError, ValueError) as error:
+                refusal = wire.Refused(400, "invalid_request_error", str(error))
+            return refused(refusal, f"req_{world.rng.randbytes(12).hex()}", {})
 
         return handle
 
@@ -89,10 +92,7 @@ async def _fault(request: Request, world: World) -> Response:
         world.faults.clear()
         return JSONResponse({})
     asked = await _object(request, set(FAULT_NAMES))
-    try:
-        world.faults.add(Fault(**{FAULT_NAMES[key]: value for key, value in asked.items()}))
-    except (TypeError, ValueError) as error:
-        raise wire.Refused(400, "invalid_request_error", str(error)) from error
+    world.faults.add(Fault(**{FAULT_NAMES[key]: value for key, value in asked.items()}))
     return JSONResponse({})
 
 
@@ -102,9 +102,10 @@ async def _limits(request: Request, world: World) -> Response:
         rates = world.limits.rates
         per_minute = dict(rates.per_minute)
         for key in asked.keys() & LIMIT_NAMES.keys():
-            per_minute[LIMIT_NAMES[key]] = asked.pop(key)
-        if per_minute[REQUESTS] is None:
-            raise wire.Refused(400, "invalid_request_error", "rpm: cannot be taken away")
+            limit = asked.pop(key)
+            per_minute[LIMIT_NAMES[key]] = limit if limit is None and key != "rpm" else _above(key, limit, 0)
+        for key in asked:
+            _above(key, asked[key], -1)
         world.limits.change(replace(rates, per_minute=per_minute, **asked), world.clock.now_ms())
     rates = world.limits.rates
     bursts = {"request_burst_ms": rates.request_burst_ms, "token_burst_ms": rates.token_burst_ms}
@@ -112,8 +113,11 @@ async def _limits(request: Request, world: World) -> Response:
 
 
 async def _pace(request: Request, world: World) -> Response:
-    for key, value in (await _object(request, {"first_token_ms", "tokens_per_second"})).items():
-        setattr(world.pace, key, value)
+    asked = await _object(request, {"first_token_ms", "tokens_per_second"})
+    first_token_ms = asked.get("first_token_ms", world.pace.first_token_ms)
+    tokens_per_second = asked.get("tokens_per_second", world.pace.tokens_per_second)
+    world.pace.first_token_ms = _above("first_token_ms", first_token_ms, -1)
+    world.pace.tokens_per_second = _above("tokens_per_second", tokens_per_second, 0)
     return JSONResponse(
         {"first_token_ms": world.pace.first_token_ms, "tokens_per_second": world.pace.tokens_per_second}
     )
@@ -128,10 +132,13 @@ async def _calls(request: Request, world: World) -> Response:
 
 
 async def _object(request: Request, known: set[str]) -> dict[str, Any]:
-    try:
-        asked = json.loads(await request.body())
-    except ValueError as error:
-        raise wire.Refused(400, "invalid_request_error", "The body is not JSON.") from error
+    asked = json.loads(await request.body())
     if not isinstance(asked, dict) or asked.keys() - known:
-        raise wire.Refused(400, "invalid_request_error", f"Only {', '.join(sorted(known))} are known here.")
+        raise ValueError(f"Only {', '.join(sorted(known))} are known here.")
     return asked
+
+
+def _above(name: str, value: Any, least: float) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > least:
+        raise ValueError(f"{name}: a number above {least} is needed")
+    return value

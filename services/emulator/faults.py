@@ -66,9 +66,23 @@ class Faults:
         self._met: dict[str, None] = {}
 
     def add(self, fault: Fault) -> None:
-        """ValueError if there is no such fault or there are too many."""
+        """ValueError if there is no such fault, its figures make no sense, or there are too many."""
         if fault.name not in STATUSES and fault.name not in ANSWERS:
             raise ValueError(f"fault: one of {', '.join(sorted({*STATUSES, *ANSWERS}))}")
+        figures = (
+            fault.times,
+            fault.probability,
+            fault.after_tokens,
+            fault.tokens_per_second,
+            fault.retry_after_s or 0,
+        )
+        if (
+            not all(isinstance(figure, int | float) and figure >= 0 for figure in figures)
+            or not fault.tokens_per_second
+        ):
+            raise ValueError(
+                "times, probability, retry_after, after_tokens and tokens_per_second are numbers from 0 up"
+            )
         if len(self._waiting) >= MOST_FAULTS:
             raise ValueError(f"fault: at most {MOST_FAULTS} at a time")
         self._waiting.append(fault)

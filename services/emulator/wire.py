@@ -65,6 +65,8 @@ def check(body: dict[str, Any], *, counting: bool = False) -> None:
     for name in ("temperature", "top_p", "top_k"):
         if name in body:
             raise _wrong(f"{name}: Extra inputs are not permitted")
+    if not isinstance(body["model"], str):
+        raise _wrong("model: Input should be a valid string")
     messages = body["messages"]
     if not isinstance(messages, list) or not messages:
         raise _wrong("messages: at least one message is required")
