@@ -26,6 +26,7 @@ from services.rpc.channel import open_channel
 
 SOCKET_FRAME_BYTES = 64 * 1024
 PING_S = 20.0
+BACKLOG = 2_048
 DRAIN_S = 4
 """Of the five seconds a replica has to go; the rest is for leaving the process."""
 REPEATABLE = (
@@ -99,6 +100,8 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # Listening from here on: who was told the address may connect at once.
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise StartError(
@@ -122,7 +125,7 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         ws_ping_interval=PING_S,
         ws_ping_timeout=PING_S,
         timeout_graceful_shutdown=DRAIN_S,
-        backlog=2048,
+        backlog=BACKLOG,
     )
 
 

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import grpc
@@ -86,6 +86,39 @@ class _Topic:
         self.subscriptions: set[Subscription] = set()
 
 
+class _Changes:
+    """What one stream has still to be told. Each stream has its own: gRPC goes on reading a broken one's."""
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self._ids = set(ids)
+        self._changed = asyncio.Event()
+        self._changed.set()
+        self._over = False
+
+    def add(self, request_id: str) -> None:
+        """Tells of this id, whichever way it changed."""
+        self._ids.add(request_id)
+        self._changed.set()
+
+    def end(self) -> None:
+        """Nobody is told any more."""
+        self._over = True
+        self._changed.set()
+
+    async def told(self, topics: Mapping[str, _Topic]) -> AsyncIterator[pb.WatchRequest]:
+        """The messages of the stream. Only how things stand now matters, so no id is named twice in one."""
+        while True:
+            await self._changed.wait()
+            if self._over:
+                return
+            self._changed.clear()
+            ids, self._ids = self._ids, set()
+            for chunk in _chunks([i for i in ids if i not in topics]):
+                yield pb.WatchRequest(unsubscribe=chunk)
+            for chunk in _chunks([i for i in ids if i in topics]):
+                yield pb.WatchRequest(subscribe=chunk)
+
+
 class Hub:
     """All subscriptions of this process."""
 
@@ -95,8 +128,7 @@ class Hub:
         self._links = links
         self._clock = clock
         self._topics: dict[str, _Topic] = {}
-        self._changed_ids: set[str] = set()
-        self._changed = asyncio.Event()
+        self._changes = _Changes(())
         self._catching_up: deque[tuple[Subscription, int]] = deque()
         self._behind = asyncio.Event()
         self.broken = False
@@ -107,7 +139,7 @@ class Hub:
         topic = self._topics.get(request_id)
         if topic is None:
             topic = self._topics[request_id] = _Topic()
-            self._change(request_id)
+            self._changes.add(request_id)
         topic.subscriptions.add(subscription)
         if topic.confirmed:
             self._catch_up(subscription)
@@ -124,7 +156,7 @@ class Hub:
             topic.subscriptions.discard(subscription)
             if not topic.subscriptions:
                 del self._topics[subscription.request_id]
-                self._change(subscription.request_id)
+                self._changes.add(subscription.request_id)
 
     async def run(self) -> None:
         """Serves until cancelled."""
@@ -132,38 +164,24 @@ class Hub:
             tasks.create_task(self._watch())
             tasks.create_task(self._replay())
 
-    def _change(self, request_id: str) -> None:
-        self._changed_ids.add(request_id)
-        self._changed.set()
-
     async def _watch(self) -> None:
         pause_ms = BACKOFF_MS[0]
         while True:
+            self._changes = _Changes(self._topics)
             try:
-                async for answer in self._watch_scheduler(self._changes()):
+                async for answer in self._watch_scheduler(self._changes.told(self._topics)):
                     pause_ms = BACKOFF_MS[0]
                     self.broken = False
                     self._answered(answer)
             except grpc.aio.AioRpcError as error:
                 log.warning("the stream of events broke: %s", error.code().name)
+            self._changes.end()
             self.broken = True
-            for request_id, topic in self._topics.items():
+            for topic in self._topics.values():
                 topic.confirmed = False
-                self._change(request_id)
             # Jitter, so that the gateways of a site do not come back in one crowd.
             await self._clock.sleep(pause_ms * random.uniform(0.5, 1.0))  # noqa: S311
             pause_ms = min(pause_ms * 2, BACKOFF_MS[1])
-
-    async def _changes(self) -> AsyncIterator[pb.WatchRequest]:
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            ids, self._changed_ids = self._changed_ids, set()
-            # Only how things stand now matters: an id that came and went in between is not named twice.
-            for chunk in _chunks([i for i in ids if i not in self._topics]):
-                yield pb.WatchRequest(unsubscribe=chunk)
-            for chunk in _chunks([i for i in ids if i in self._topics]):
-                yield pb.WatchRequest(subscribe=chunk)
 
     def _answered(self, answer: pb.WatchResponse) -> None:
         for request_id in answer.subscribed:

@@ -8,7 +8,7 @@ import heapq
 import itertools
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,6 +189,7 @@ class FakeScheduler(Scripted, scheduler_pb2_grpc.SchedulerServiceServicer):
         self.watched: set[str] = set()
         self.changed = asyncio.Condition()
         self.before_replay: Callable[[], None] | None = None
+        self.hooks: dict[str, Callable[[Any, Any], Awaitable[Any]]] = {}
 
     def add(self, request_id: str, state: int = sched.STATE_QUEUED, user_id: str = "u1", **more: Any) -> sched.Request:
         request = sched.Request(request_id=request_id, user_id=user_id, state=state, accept_time=NOW, **more)
@@ -249,6 +250,9 @@ class FakeScheduler(Scripted, scheduler_pb2_grpc.SchedulerServiceServicer):
 
     async def List(self, request: sched.ListRequest, context: Any) -> sched.ListResponse:
         self._note("List", request)
+        hook = self.hooks.pop("List", None)
+        if hook is not None:
+            return await hook(request, context)
         mine = [known for known in self.requests.values() if known.user_id == request.user_id]
         return sched.ListResponse(requests=mine, next_page_token="" if request.page_token else self.next_page)
 
@@ -316,6 +320,7 @@ class Running:
     gateway: Gateway
     http: httpx2.AsyncClient
     base_url: str
+    folder: Path
     clock: Any
     server: HttpServer
     beside: list[asyncio.Task[None]] = field(default_factory=list)
@@ -367,7 +372,7 @@ async def running_gateway(
         beside = [asyncio.create_task(gateway.hub.run())]
         http = await stack.enter_async_context(httpx2.AsyncClient(base_url=base_url, timeout=DEADLINE_S))
         running = Running(
-            fake_quota, fake_scheduler, *servers, gateway, http, base_url, used_clock, http_server, beside
+            fake_quota, fake_scheduler, *servers, gateway, http, base_url, folder, used_clock, http_server, beside
         )
         try:
             yield running
