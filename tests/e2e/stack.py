@@ -12,6 +12,7 @@ seen, up to a deadline: `eventually`, `Stack.line`.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -151,7 +152,7 @@ class Stack:
         def sent() -> str | None:
             try:
                 status, answer = self.request("POST", "/api/diagram/generate", {"prompt": prompt}, key=key)
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 return None
             assert status in (202, 503), answer
             return str(answer["requestId"]) if status == 202 else None
@@ -164,7 +165,7 @@ class Stack:
         def state() -> dict[str, Any] | None:
             try:
                 status, now = self.request("GET", f"/api/diagram/{request_id}?wait=1000", key=key)
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 return None
             return now if status == 200 and now["status"] not in ("queued", "processing") else None
 
@@ -226,10 +227,12 @@ class Stacks:
         self._folder = folder
         self._started: list[Stack] = []
 
-    def launch(self, data_dir: Path | None = None, *, command: tuple[str, ...] = COMMAND, **variables: str) -> Stack:
+    def launch(
+        self, data_dir: Path | None = None, *, command: tuple[str, ...] = COMMAND, cwd: Path = ROOT, **variables: str
+    ) -> Stack:
         """Starts one and does not wait for anything."""
         place = data_dir or self._folder / f"data-{len(self._started)}"
-        stack = Stack(place, variables=variables, command=command)
+        stack = Stack(place, variables=variables, command=command, cwd=cwd)
         self._started.append(stack)
         return stack
 
