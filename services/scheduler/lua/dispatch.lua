@@ -46,7 +46,7 @@ while true do
   local need, short_ms = needs(next.input, next.output), 0
   for dim, level in pairs(levels) do
     local lack = math.min(need[dim], capacity[dim]) - level
-    if lack > 1e-9 then short_ms = math.max(short_ms, lack * 60000 / (limits[dim] * 0.995)) end
+    if lack > 1e-9 then short_ms = math.max(short_ms, lack * 60000 / (limits[dim] * pace(limits[dim]))) end
   end
   if short_ms > 0 then answer[1] = math.ceil(short_ms) break end
   redis.call('ZPOPMIN', key('line:' .. next.tier))
