@@ -341,6 +341,39 @@ test("a poll that ends a request ends the feed; an unknown one is told as such",
   assert.deepEqual(unknown.events, [["req_2", "failed", undefined]]);
 });
 
+const { Headgate, HeadgateError } = await import(new URL("headgate.js", web));
+
+function ownPage(body) {
+  const sockets = [];
+  const calls = [];
+  const fetch = async (path, options) => (calls.push([path, options.headers["X-API-Key"], options.body]), Response.json(body, { status: 202 }));
+  const headgate = new Headgate({ apiKey: "hg_1", url: "http://gate.example:8080/", fetch, openSocket: () => (sockets.push(new FakeSocket()), sockets.at(-1)) });
+  return { sockets, calls, headgate };
+}
+
+test("a page of one's own sends, follows and gets its diagram", async () => {
+  const { sockets, calls, headgate } = ownPage({ requestId: "req_1", status: "queued", position: 3, estimatedWait: 900 });
+  const events = [];
+  const drawn = headgate.generate({ prompt: "p", options: { priority: 1 } }, (event) => events.push([event.type, event.position]));
+  while (!sockets.length) await settle();
+  assert.deepEqual(calls, [["http://gate.example:8080/api/diagram/generate", "hg_1", JSON.stringify({ diagramType: "mermaid", prompt: "p", options: { priority: 1 } })]]);
+  sockets[0].open();
+  sockets[0].say({ type: "status", requestId: "req_1", seq: 0, position: 1 });
+  sockets[0].say({ type: "completed", requestId: "req_1", seq: 3, result: "pie" });
+  assert.equal((await drawn).result, "pie");
+  assert.deepEqual(events, [["status", 3], ["status", 1], ["completed", undefined]]);
+});
+
+test("a page of one's own gets typed errors", async () => {
+  const { sockets, headgate } = ownPage({});
+  const lost = headgate.follow("req_2");
+  sockets[0].open();
+  sockets[0].say({ type: "failed", requestId: "req_2", seq: 1, code: "REFUSED", error: "No.", status: "failed" });
+  await assert.rejects(lost, (error) => error instanceof HeadgateError && error.code === "REFUSED" && error.message === "No.");
+  const limited = new Headgate({ apiKey: "hg_1", url: "http://gate", fetch: async () => Response.json({ code: "USER_LIMIT_EXCEEDED", used: 10 }, { status: 429 }) });
+  await assert.rejects(limited.generate({ prompt: "p" }), (error) => error.code === "USER_LIMIT_EXCEEDED" && error.status === 429 && error.body.used === 10);
+});
+
 test("a socket that answers no ping is given up", () => {
   const { time, sockets, links, live } = feed();
   live.watch("req_1", 0);

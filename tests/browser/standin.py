@@ -181,6 +181,7 @@ class Standin:
 
         routes = [
             Route("/", lambda request: FileResponse(WEB / "index.html")),
+            Route("/headgate.js", lambda request: FileResponse(WEB / "headgate.js")),
             Mount("/assets", StaticFiles(directory=WEB / "assets")),
             Route("/demo-keys.json", lambda request: JSONResponse(self.demo_keys)),
             Route("/api/me", self._me),

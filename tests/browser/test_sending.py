@@ -197,6 +197,31 @@ def test_polling_takes_over_where_sockets_do_not_get_through(studio: Studio) -> 
     expect(studio.page.locator("#offline")).to_be_hidden()
 
 
+def test_a_closed_key_panel_sends_nothing(studio: Studio) -> None:
+    page = studio.page
+    studio.open(tier=None)
+    studio.send(PROMPT)
+    expect(page.locator("#key")).to_be_focused()
+    page.keyboard.press("Escape")
+    page.click("#key-button")
+    page.click(".demo-keys button:has-text('Free')")
+    expect(page.locator("#usage .left")).to_be_visible()
+    assert studio.gateway.posts == []
+    expect(page.locator("#prompt")).to_have_value(PROMPT)
+
+
+def test_the_module_for_other_pages_draws_too(studio: Studio) -> None:
+    page, gateway = studio.page, studio.gateway
+    studio.open()
+    start = """key => import('/headgate.js').then(({ Headgate }) => {
+        window.drawn = new Headgate({ apiKey: key }).generate({ prompt: 'From a page of my own' });
+    })"""
+    page.evaluate(start, KEYS["free"])
+    asked = gateway.wait_for_request()
+    gateway.complete(asked)
+    assert page.evaluate("window.drawn.then(event => event.result)") == SOURCE
+
+
 def test_an_unknown_key_leads_to_the_key_panel_and_the_prompt_goes_on(studio: Studio) -> None:
     page, gateway = studio.page, studio.gateway
     studio.expect_refusals = True

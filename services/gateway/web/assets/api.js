@@ -30,10 +30,12 @@ export function ownPath(address) {
 export class Api {
   /**
    * @param key returns the key to send, or null
+   * @param base what goes before each path; the page's own origin if left out
    * @param onAnswer is told each answer's headers
    */
-  constructor({ key, onAnswer = () => {}, fetch = (...args) => globalThis.fetch(...args) }) {
+  constructor({ key, base = "", onAnswer = () => {}, fetch = (...args) => globalThis.fetch(...args) }) {
     this.key = key;
+    this.base = base;
     this.onAnswer = onAnswer;
     this.fetch = fetch;
   }
@@ -45,7 +47,7 @@ export class Api {
     if (body !== undefined) sent["Content-Type"] = "application/json";
     let response;
     try {
-      response = await this.fetch(path, { method, headers: sent, body: body && JSON.stringify(body), signal, credentials: "omit", cache: "no-store" });
+      response = await this.fetch(this.base + path, { method, headers: sent, body: body && JSON.stringify(body), signal, credentials: "omit", cache: "no-store" });
     } catch (error) {
       if (signal?.aborted) throw error;
       throw new ApiError("OFFLINE", 0, {});
@@ -69,8 +71,8 @@ export class Api {
   }
 
   /** Sends one request; repeating it with the same `idempotencyKey` is harmless. */
-  generate({ prompt, diagramType }, idempotencyKey) {
-    return this.json("/api/diagram/generate", { method: "POST", body: { prompt, diagramType }, headers: { "Idempotency-Key": idempotencyKey } });
+  generate(request, idempotencyKey) {
+    return this.json("/api/diagram/generate", { method: "POST", body: request, headers: { "Idempotency-Key": idempotencyKey } });
   }
 
   /** One request now, or (`waitMs`) at its next change. Another user's is still readable by its id alone. */

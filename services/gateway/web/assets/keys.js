@@ -80,6 +80,7 @@ export class KeyPanel {
     if (!/^[\x21-\x7e]+$/.test(key)) return this.#complain("A key has no spaces and only plain letters, digits and signs.");
     this.store.set(key, this.keep.checked);
     this.dialog.close();
+    // Before the dialog's close event, which comes as a task of its own.
     return this.onChange(key);
   }
 

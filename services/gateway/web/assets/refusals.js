@@ -14,7 +14,7 @@ function limitCard(error, nowMs) {
     text: at ? `Your next ${inWords(total)} come at ${at}.` : "",
     at: resetTime ?? null,
     wait: resetTime ? `in ${duration(Date.parse(resetTime) - nowMs)}` : "",
-    kept: `${KEPT} Nothing was sent.`,
+    kept: `${KEPT} This try does not count.`,
     currentTier,
     upgrade: nextTier ? { tier: nextTier, gives: nextTierLimit ?? "", costs: price ?? "", url: webAddress(upgradeUrl) } : null,
   };

@@ -32,6 +32,7 @@ export class Studio {
     addEventListener("offline", () => this.refreshAccount());
     document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.retryNow());
     find("#key-button").addEventListener("click", () => this.askKey());
+    find("#key-panel").addEventListener("close", () => (this.afterKey = null));
     find("#empty-key").addEventListener("click", () => this.askKey());
     find("#new").addEventListener("click", (event) => {
       event.preventDefault();
@@ -105,6 +106,7 @@ export class Studio {
       this.afterKey = () => this.send(request, idempotencyKey);
       return this.askKey();
     }
+    const { generation } = this;
     this.composer.busy(true);
     this.current = null;
     this.pending = begin("sending", { ...request, state: "sending" });
@@ -121,7 +123,10 @@ export class Studio {
     } catch (error) {
       if (!(error instanceof this.ApiError)) throw error;
       this.linkBar.online();
-      this.showRefusal(error, () => this.send(request, idempotencyKey));
+      const again = () => this.send(request, idempotencyKey);
+      // Refused with a key that has been replaced meanwhile: the new one may do.
+      if (error.code === "UNAUTHENTICATED" && generation !== this.generation) this.timers.set(again, 0);
+      else this.showRefusal(error, again);
     } finally {
       this.composer.busy(false);
       this.refreshAccount();
@@ -221,6 +226,12 @@ export class Studio {
     return this.panel.open();
   }
 
+  // From a card: what was refused is sent again with the new key.
+  askKeyAndRetry() {
+    this.afterKey = this.refused;
+    return this.panel.open();
+  }
+
   keyChanged(key) {
     this.generation += 1;
     document.body.classList.toggle("keyless", !key);
@@ -250,7 +261,8 @@ export class Studio {
     } catch (error) {
       if (generation !== this.generation) return undefined;
       this.#showEstimate(null);
-      if (error.code === "UNAUTHENTICATED" && !this.panel.dialog.open) this.panel.open("That key is not known here. It may be mistyped or taken back.");
+      // A request on its way is refused too, and its refusal asks for a key and then goes on with it.
+      if (error.code === "UNAUTHENTICATED" && !this.pending && !this.panel.dialog.open) this.panel.open("That key is not known here. It may be mistyped or taken back.");
       if (error.code === "OFFLINE") this.linkBar.offline(ESTIMATE_MS);
     }
     this.estimateTimer = this.timers.set(() => document.visibilityState === "visible" && this.refreshAccount(), ESTIMATE_MS);
