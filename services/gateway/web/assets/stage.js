@@ -23,6 +23,7 @@ export class Stage {
     this.source = find("hg-source");
     this.card = find("#card");
     this.quote = find("#quote");
+    this.panes = find("#panes");
     this.scale = find("#scale");
     this.tabs = [...root.querySelectorAll("[role=tab]")];
     this.chosenTab = null;
@@ -86,6 +87,7 @@ export class Stage {
       each.setAttribute("aria-selected", String(each.dataset.tab === tab));
       each.tabIndex = each.dataset.tab === tab ? 0 : -1;
     }
+    this.panes.setAttribute("aria-labelledby", `tab-${tab}`);
     for (const button of this.needsSource) button.disabled = !track.source;
     for (const button of this.needsPicture) button.disabled = !this.drawn;
     if (tab === "source") {

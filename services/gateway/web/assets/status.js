@@ -145,7 +145,7 @@ function queuedLine(track, nowMs) {
   const { exact, position, leftMs } = placeNow(track.place, nowMs);
   const fill = Math.min(1, Math.max(0, 1 - exact / Math.max(1, track.firstPosition)));
   if (track.acceptedSeenMs !== null && nowMs - track.acceptedSeenMs < ACCEPTED_MS) return { phase: "accepted", words: "Accepted", fill, position };
-  const wait = leftMs < 1_000 ? "any moment now" : `about ${duration(leftMs)}`;
+  const wait = leftMs < 1_000 && position === 1 ? "any moment now" : `about ${duration(leftMs)}`;
   return { phase: "queued", words: `${inLine(position)}, ${wait}`, fill, position };
 }
 
