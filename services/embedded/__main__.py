@@ -17,6 +17,7 @@ import services
 from services.clock import SystemClock
 from services.embedded import valkey
 from services.embedded.folder import DataFolder, open_folder
+from services.embedded.parent import CHECK_S, Parent
 from services.embedded.plan import Keys, Places, Plan
 from services.embedded.probes import until_up
 from services.embedded.processes import Running
@@ -28,7 +29,6 @@ from services.settings import SettingsError, load
 
 READY_S = 60.0
 """A cold start on a busy small machine takes a tenth of this."""
-PARENT_CHECK_S = 0.5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +81,7 @@ async def _serve(settings: Settings, folder: DataFolder, plan: Plan, stop_with: 
     supervisor = Supervisor(folder, SystemClock(), _warn)
     ends: list[asyncio.Future[Any]] = [supervisor.failure, _task(stopping.wait())]
     if stop_with:
-        ends.append(_task(_until_orphaned(stop_with)))
+        ends.append(_task(_until_left(Parent(stop_with))))
     start = _task(_start(folder, plan, supervisor))
     try:
         await _first([start, *ends])
@@ -151,10 +151,9 @@ def _stop_events() -> tuple[asyncio.Event, asyncio.Event]:
     return stopping, at_once
 
 
-async def _until_orphaned(parent: int) -> None:
-    # make passes SIGTERM on to us, but it cannot pass on a SIGKILL.
-    while os.getppid() == parent:  # noqa: ASYNC110 (nothing else tells it on every system)
-        await asyncio.sleep(PARENT_CHECK_S)
+async def _until_left(parent: Parent) -> None:
+    while not parent.leaves():  # noqa: ASYNC110 (no event tells it on every system)
+        await asyncio.sleep(CHECK_S)
 
 
 async def _first(futures: Iterable[asyncio.Future[Any]]) -> None:

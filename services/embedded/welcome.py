@@ -13,7 +13,7 @@ def welcome(url: str, *, admin_key: str, demo_keys: Mapping[str, str], emulated:
     first_key = next(iter(demo_keys.values()), "KEY")
     width = max((len(tier) for tier in demo_keys), default=0)
     who = (
-        "The built-in emulator answers in place of the Claude API: its diagrams are canned, its limits are real.\n"
+        "The built-in emulator answers in place of the Claude API: its diagrams are made up, its limits are real.\n"
         f"{dim}Set ANTHROPIC_API_KEY to draw with Claude.{plain}"
         if emulated
         else "The Claude API answers, on your key."

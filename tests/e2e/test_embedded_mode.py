@@ -197,14 +197,22 @@ def _is_given(process: psutil.Process, data_dir: str) -> bool:
         return False
 
 
-def test_make_run_passes_signals_on(stacks: Stacks) -> None:
-    """SIGTERM to make reaches us; a make that is killed outright takes us along."""
-    first = stacks.launch(command=("make", "--no-print-directory", "run")).ready()
-    started = [first.parent, *first.children().values()]
-    assert first.stop(signal.SIGTERM) != 0
+MAKE_RUN = ("make", "--no-print-directory", "run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_make_run_stops_on_a_signal_to_make_alone(stacks: Stacks, number: signal.Signals) -> None:
+    stack = stacks.launch(command=MAKE_RUN).ready()
+    started = [stack.parent, *stack.children().values()]
+    assert stack.stop(number) != 0
     assert gone(started, within_s=0.1)
-    second = stacks.launch(first.data_dir, command=("make", "--no-print-directory", "run")).ready()
-    second.process.kill()
-    third = stacks.launch(first.data_dir, command=("make", "--no-print-directory", "run"))
-    third.ready()
-    assert third.parent.pid != second.process.pid
+
+
+def test_make_run_takes_over_from_a_make_that_was_killed(stacks: Stacks) -> None:
+    first = stacks.launch(command=MAKE_RUN).ready()
+    key, orphan = first.demo_keys["pro"], first.parent
+    request_id = first.submit("A kill of make", key)
+    first.process.kill()
+    second = stacks.launch(first.data_dir, command=MAKE_RUN, HEADGATE_HTTP_PORT=str(first.port)).ready()
+    assert gone([orphan], within_s=0.1)
+    assert second.finished(request_id, key)["status"] == "completed"
