@@ -129,7 +129,8 @@ class Database:
     def _commit(self, batch: list[_Call]) -> None:
         outcomes: list[tuple[_Call, Any, BaseException | None]] = []
         if len(batch) == 1:
-            return _resolve(batch[0], partial(self._one, batch[0]))
+            _resolve(batch[0], partial(self._one, batch[0]))
+            return
         try:
             with self.engine.begin() as connection:
                 for call in batch:

@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -81,10 +81,12 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
         return handle
 
-    def _stream(self, inner: Callable[..., AsyncIterator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
+    def _stream(
+        self, inner: Callable[..., AsyncGenerator[Any, None]], method: str
+    ) -> Callable[..., AsyncIterator[Any]]:
         async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            async with self._edge(context, method):
-                async for answer in inner(request, context):
+            async with self._edge(context, method), contextlib.aclosing(inner(request, context)) as answers:
+                async for answer in answers:
                     yield answer
 
         return handle

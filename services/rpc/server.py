@@ -15,7 +15,6 @@ from services.rpc.interceptors import ServerInterceptor
 from services.rpc.status import Refusal
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Server:
@@ -65,7 +64,7 @@ class Server:
 
     async def drain(self, *, settle_s: float = 0.0, grace_s: float = 5.0) -> None:
         """Reports NOT_SERVING, gives clients `settle_s` to notice, then lets calls finish for `grace_s`."""
-        await self._report(NOT_SERVING)
+        await self.health.enter_graceful_shutdown()
         await asyncio.sleep(settle_s)
         await self.grpc.stop(grace_s)
 

@@ -15,9 +15,9 @@ from grpc_status import rpc_status
 M = TypeVar("M", bound=Message)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Refusal(Exception):
-    """A call that was understood and refused, on either side of the wire."""
+    """A call that was understood and refused, on either side of the wire. (Not frozen: Python writes its traceback.)"""
 
     code: grpc.StatusCode
     """The canonical code."""

@@ -7,6 +7,7 @@ import os
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 from headgate.quota.v1.quota_pb2_grpc import QuotaServiceStub
@@ -37,6 +38,7 @@ from services.settings import config_dir, load
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "scheduler_version"
+LOOPS_END_S = 5.0
 
 
 def main() -> None:
@@ -78,7 +80,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     quota_channel = open_channel(
         settings.quota_address, tls=tls, safe_to_repeat=["headgate.quota.v1.QuotaService/Settle"]
     )
-    outbox = Outbox(requests, QuotaOverGrpc(QuotaServiceStub(quota_channel)))
+    outbox = Outbox(requests, QuotaOverGrpc(QuotaServiceStub(quota_channel)), clock)
     generators = Generators(settings.generator_addresses, settings.generator_slots, tls, wake)
     attempts = Attempts(
         requests, line, generators, rules.prices, clock=clock, random_fraction=random.random,
@@ -103,32 +105,34 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     add_SchedulerServiceServicer_to_server(servicer, server.grpc)
     # Usable from the first call on where it can be; where it cannot, requests are accepted all the same.
     await keeper.check()
-    await _run(
-        server, settings, stopping, attempts,
-        dispatching=[d.run for d in dispatchers.values()],
-        others=[generators.run, Feed(line, pools, watches, wake).run, watches.run, keeper.run, sweeps.run, outbox.run],
-    )  # fmt: skip
+    over = asyncio.Event()
+    feed = Feed(line, pools, watches, wake)
+    # Dispatch ends first; what ends attempts and tells of them goes on until the last is written.
+    loops = [asyncio.create_task(d.run(stopping)) for d in dispatchers.values()]
+    for keeps_on in (generators.run, feed.run, watches.run, keeper.run, sweeps.run, outbox.run):
+        loops.append(asyncio.create_task(keeps_on(over)))
+    try:
+        await server.start(settings.listen)
+    except OSError as error:
+        raise process.StartError(f"HEADGATE_LISTEN cannot be used: {error}.") from error
+    await _until_any_ends([*loops, asyncio.create_task(stopping.wait())])
+    watches.end()
+    await server.drain(grace_s=2.0)
+    await attempts.drain(settings.drain_ms)
+    over.set()
+    await _end(loops)
     await client.aclose()
     await quota_channel.close()
     await database.close()
 
 
-async def _run(server, settings, stopping, attempts, *, dispatching, others) -> None:  # type: ignore[no-untyped-def]
-    """Starts the loops, serves, and on `stopping` ends them in the order that loses nothing."""
-    over = asyncio.Event()
-    loops = [asyncio.create_task(loop(stopping)) for loop in dispatching]
-    loops += [asyncio.create_task(loop(over)) for loop in others]
-    try:
-        await server.start(settings.listen)
-    except OSError as error:
-        raise process.StartError(f"HEADGATE_LISTEN cannot be used: {error}.") from error
-    first_end = asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
-    await asyncio.wait([asyncio.ensure_future(first_end), asyncio.ensure_future(stopping.wait())],
-                       return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
-    await server.drain(grace_s=2.0)
-    await attempts.drain(settings.drain_ms)
-    over.set()
-    await asyncio.wait(loops, timeout=5.0)
+async def _until_any_ends(tasks: list[asyncio.Task[Any]]) -> None:
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _end(loops: list[asyncio.Task[None]]) -> None:
+    """Waits for the loops, cancels what hangs, and raises what one of them died of."""
+    await asyncio.wait(loops, timeout=LOOPS_END_S)
     for loop in loops:
         loop.cancel()
     for result in await asyncio.gather(*loops, return_exceptions=True):

@@ -238,6 +238,8 @@ def _failed(error: grpc.aio.AioRpcError, *, draining: bool) -> AttemptFailed:
     if failure is None:
         if refusal.reason in ("BUSY", "DRAINING"):
             return AttemptFailed(Failure(Trouble.BUSY, "No worker is free."))
+        if refusal.reason == "INVALID_REQUEST":
+            return AttemptFailed(Failure(Trouble.REJECTED, refusal.message))
         # No word from the generator itself: it is gone, or it hung past the attempt's deadline.
         return AttemptFailed(Failure(Trouble.LOST, "The worker was lost.", draining=draining))
     kind = pb.FailureKind.Name(failure.kind).removeprefix("FAILURE_KIND_")

@@ -208,6 +208,8 @@ class Settlement:
     counted: bool
     kind: str
     turns: tuple[Turn, ...]
+    pool: str
+    traceparent: str
 
 
 def counted(request: Request, end: State) -> bool:

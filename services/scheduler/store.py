@@ -289,6 +289,7 @@ def _settle(connection: Connection, request: Request, turns: Sequence[Turn], *, 
     settlement = {
         "request_id": request.request_id, "user_id": request.user_id, "final": ends, "counted": takes_place,
         "kind": request.diagram_type, "turns": msgspec.json.encode(list(turns)).decode(),
+        "pool": request.pool, "traceparent": request.traceparent,
     }  # fmt: skip
     connection.execute(insert(outbox).values(settlement))
     return total
@@ -374,13 +375,7 @@ def _tell(connection: Connection, seqs: Sequence[tuple[str, int]]) -> None:
 
 def _settlements(connection: Connection, many: int) -> list[Settlement]:
     rows = connection.execute(select(outbox).order_by(outbox.c.outbox_id).limit(many)).mappings()
-    return [
-        Settlement(
-            row["outbox_id"], row["request_id"], row["user_id"], row["final"], row["counted"], row["kind"],
-            msgspec.json.decode(row["turns"], type=tuple[Turn, ...]),
-        )
-        for row in rows
-    ]  # fmt: skip
+    return [Settlement(**{**row, "turns": msgspec.json.decode(row["turns"], type=tuple[Turn, ...])}) for row in rows]
 
 
 def _apply_tiers(connection: Connection, changes: Sequence[tuple[str, TierTerms]]) -> None:

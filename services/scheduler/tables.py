@@ -98,6 +98,8 @@ outbox = Table(
     Column("counted", Boolean, nullable=False),
     Column("kind", String(32), nullable=False),
     Column("turns", Text, nullable=False),
+    Column("pool", String(64), nullable=False),
+    Column("traceparent", String(64), nullable=False),
 )
 
 identity = Table(

@@ -107,6 +107,7 @@ class Watches:
         self._clock = clock
         self._on_ended = on_ended
         self._watchers: dict[str, set[Watcher]] = defaultdict(set)
+        self._open: set[Watcher] = set()
         self._pools: dict[str, str] = {}
         self._queued: set[str] = set()
         self._told: dict[str, Place] = {}
@@ -117,10 +118,18 @@ class Watches:
 
     def open(self) -> Watcher:
         """A stream that watches nothing yet."""
-        return Watcher(self, self._clock)
+        watcher = Watcher(self, self._clock)
+        self._open.add(watcher)
+        return watcher
+
+    def end(self) -> None:
+        """Ends every stream, so that their gateways go to another replica."""
+        for watcher in list(self._open):
+            watcher.end()
 
     def close(self, watcher: Watcher) -> None:
         """Forgets a stream."""
+        self._open.discard(watcher)
         self.remove(watcher, [i for i, watchers in self._watchers.items() if watcher in watchers])
 
     async def add(self, watcher: Watcher, request_ids: Sequence[str]) -> None:

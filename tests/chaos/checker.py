@@ -22,7 +22,9 @@ class Checker:
 
     def open_requests(self) -> int:
         """Accepted requests that have not ended."""
-        return int(self._one("scheduler", "SELECT count(*) FROM scheduler_requests WHERE state IN ('queued', 'running')"))
+        return int(
+            self._one("scheduler", "SELECT count(*) FROM scheduler_requests WHERE state IN ('queued', 'running')")
+        )
 
     def unsettled(self) -> int:
         """Settlements under way, final events not told, and reservations of which nobody knows the end."""
@@ -45,7 +47,9 @@ class Checker:
 
     def check_bill(self, totals: dict[str, Any]) -> None:
         """Nothing is charged that the provider did not serve; only turns that were seen to their end count as exact."""
-        exact = self._all("quota", "SELECT sum(output_tokens) AS tokens, count(*) AS turns FROM quota_charges WHERE NOT estimated")
+        exact = self._all(
+            "quota", "SELECT sum(output_tokens) AS tokens, count(*) AS turns FROM quota_charges WHERE NOT estimated"
+        )
         assert exact[0]["turns"] <= totals["ended"].get("complete", 0)
         assert (exact[0]["tokens"] or 0) <= totals["output_tokens"]
 

@@ -6,7 +6,6 @@ import json
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -20,8 +19,8 @@ EMULATOR = {"HEADGATE_EMULATOR_FIRST_TOKEN_MS": "50", "HEADGATE_EMULATOR_TOKENS_
 
 
 @pytest.fixture(scope="module")
-def stack(shared_stacks: Stacks) -> Iterator[Stack]:
-    yield shared_stacks.start(HEADGATE_PROVIDER_RPM="1200", **EMULATOR)
+def stack(shared_stacks: Stacks) -> Stack:
+    return shared_stacks.start(HEADGATE_PROVIDER_RPM="1200", **EMULATOR)
 
 
 def emulator_calls(stack: Stack) -> list[dict[str, Any]]:

@@ -244,9 +244,7 @@ async def running_scheduler(database_url: str, redis_url: str, **settings: Any) 
             "generator_addresses": (f"unix:{folder}/generator.sock",), "listen": f"unix:{folder}/scheduler.sock",
             "migrate_at_start": True, "provider_plan": "scale", "drain_ms": 0, **settings,
         }  # fmt: skip
-        scheduler = Scheduler(
-            scheduler_pb2_grpc.SchedulerServiceStub(channel), generator, fake_quota, environment
-        )
+        scheduler = Scheduler(scheduler_pb2_grpc.SchedulerServiceStub(channel), generator, fake_quota, environment)
         await scheduler.start()
         try:
             yield scheduler
@@ -260,5 +258,3 @@ async def running_scheduler(database_url: str, redis_url: str, **settings: Any) 
 def sqlite_url(folder: Path) -> str:
     """A database file of a test's own."""
     return f"sqlite:///{folder}/scheduler.db"
-
-

@@ -13,7 +13,18 @@ from alembic.migration import MigrationContext
 
 from services import sql
 from services.pricing import Tokens
-from services.scheduler.life import TRANSITIONS, End, Refused, Request, Retry, Standing, State, Submission, TierTerms, Turn
+from services.scheduler.life import (
+    TRANSITIONS,
+    End,
+    Refused,
+    Request,
+    Retry,
+    Standing,
+    State,
+    Submission,
+    TierTerms,
+    Turn,
+)
 from services.scheduler.rebuild import SqlIdentity
 from services.scheduler.store import SqlRequests
 from services.scheduler.tables import metadata

@@ -26,6 +26,8 @@ def upgrade() -> None:
         sa.Column("counted", sa.Boolean(), nullable=False),
         sa.Column("kind", sa.String(32), nullable=False),
         sa.Column("turns", sa.Text(), nullable=False),
+        sa.Column("pool", sa.String(64), nullable=False),
+        sa.Column("traceparent", sa.String(64), nullable=False),
     )
     op.create_table(
         "scheduler_requests",
