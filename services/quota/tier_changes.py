@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 from services.clock import Clock
-from services.quota.ports import Scheduler, Store
+from services.quota.ports import Scheduler, SchedulerUnreachable, Store
 
 POLL_MS = 250
 BACKOFF_BASE_MS = 250
@@ -45,7 +45,7 @@ class TierChangeDelivery:
             except Exception as error:
                 failures = min(failures + 1, 10)
                 delay_ms = self._uniform(0, min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2**failures))
-                log.warning("tier changes wait: %s", error)
+                log.warning("tier changes wait: %s", error, exc_info=not isinstance(error, SchedulerUnreachable))
             await self._clock.sleep(delay_ms)
 
     async def deliver(self) -> bool:

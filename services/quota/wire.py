@@ -15,7 +15,6 @@ from services.quota.plans import Tier
 MAX_SETTLEMENTS = 500
 MAX_CHARGES = 100
 """Far above five counted failures of two turns each; lost workers and pauses add attempts."""
-MAX_API_KEY = 200
 _REQUEST_ID = re.compile(r"req_[0-9A-Za-z]{22}")
 _KEY_ID = re.compile(r"key_[0-9A-Za-z]{11}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
@@ -92,8 +91,8 @@ def read_caller(message: pb.Caller) -> Caller:
     """Who calls. A key is not checked here: a malformed one is answered like an unknown one."""
     match message.WhichOneof("who"):
         case "api_key":
-            if not message.api_key or len(message.api_key) > MAX_API_KEY:
-                raise Invalid("caller.api_key", f"must have 1 to {MAX_API_KEY} characters")
+            if not message.api_key:
+                raise Invalid("caller.api_key", "must not be empty")
             return Caller(api_key=message.api_key)
         case "user_id":
             user_id = read_user_id("caller.user_id", message.user_id)

@@ -54,7 +54,7 @@ async def test_unknown_malformed_and_revoked_keys_answer_the_same(quota: Quota, 
     key = made.api_key
     other_secret = make_key(lambda size: b"\1" * size).text
     await quota.stub.RevokeKey(pb.RevokeKeyRequest(key_id=made.key.key_id, actor=ACTOR))
-    wrong = ["x", "sk-ant-123", key[:-1], key + "0", key.swapcase(), other_secret, key]
+    wrong = ["x", "x" * 10_000, "sk-ant-123", key[:-1], key + "0", key.swapcase(), other_secret, key]
     answers: list[Refusal] = [await refused(quota.stub.Authenticate(by_key(text))) for text in wrong]
     answers += [await refused(quota.reserve(text, new_id())) for text in wrong]
     assert set(map(repr, answers)) == {repr(answers[0])}

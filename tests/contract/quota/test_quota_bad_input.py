@@ -37,7 +37,7 @@ def charged(**fields: object) -> pb.SettleRequest:
 def callers(make: Callable[[pb.Caller], Message]) -> list[tuple[Message, str]]:
     """Every way to name no caller, in a call that takes one."""
     cases: list[tuple[Message, str]] = [(make(caller()), "caller"), (make(caller(create_if_missing=True)), "caller")]
-    cases += [(make(caller(api_key=key)), "caller.api_key") for key in ("", "x" * 201)]
+    cases += [(make(caller(api_key="")), "caller.api_key")]
     cases += [(make(caller(user_id=user, create_if_missing=True)), "caller.user_id") for user in BAD_USERS]
     return cases
 

@@ -448,6 +448,7 @@ async def test_any_mix_of_lost_doubled_and_late_messages_counts_each_request_onc
     for _ in range(150):
         await walk.step()
     await walk.come_to_rest()
+    assert walk.ids, "the walk went somewhere"
 
 
 class _Walk:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -27,9 +28,12 @@ def test_the_migrations_make_the_tables_the_code_knows(database_url: str) -> Non
     assert all(table.name.startswith("quota_") for table in metadata.sorted_tables)
 
 
-def test_migrating_again_changes_nothing(database_url: str) -> None:
-    migrate(database_url)
-    sql.require_schema(database_url, MIGRATIONS, version_table=VERSION_TABLE)
+async def test_migrating_again_keeps_everything(quota: Quota, database_url: str) -> None:
+    await quota.user()
+    before = await quota.dump()
+    await asyncio.to_thread(migrate, database_url)
+    await asyncio.to_thread(sql.require_schema, database_url, MIGRATIONS, version_table=VERSION_TABLE)
+    assert await quota.dump() == before
 
 
 async def test_the_search_for_unresolved_ones_reads_its_partial_index(quota: Quota) -> None:
