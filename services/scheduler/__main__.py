@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import sys
 from pathlib import Path
@@ -30,11 +29,11 @@ from services.scheduler.outbox import Outbox
 from services.scheduler.providers import PlanError, read_provider
 from services.scheduler.rebuild import Rebuilder, SqlIdentity
 from services.scheduler.servicer import SERVICE, QuotaOverGrpc, SchedulerServicer, refusal_for
-from services.scheduler.settings import Settings
+from services.scheduler.settings import MigrateSettings, Settings
 from services.scheduler.store import SqlRequests
 from services.scheduler.sweeps import Sweeps
 from services.scheduler.watches import Watches
-from services.settings import config_dir, load
+from services.settings import config_dir
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "scheduler_version"
@@ -44,9 +43,17 @@ LOOPS_END_S = 5.0
 def main() -> None:
     """`headgate-scheduler` serves; `headgate-scheduler migrate` brings the schema up and exits."""
     if sys.argv[1:] == ["migrate"]:
-        sql.migrate(load(Settings, os.environ).database_url, MIGRATIONS, version_table=VERSION_TABLE)
-        return
-    process.run("scheduler", Settings, serve)
+        process.run("scheduler", MigrateSettings, migrate)
+    else:
+        process.run("scheduler", Settings, serve)
+
+
+async def migrate(settings: MigrateSettings, _stopping: asyncio.Event) -> None:
+    """Brings the schema up. StartError if the database cannot be used."""
+    try:
+        await asyncio.to_thread(sql.migrate, settings.database_url, MIGRATIONS, version_table=VERSION_TABLE)
+    except Exception as error:
+        raise process.StartError(f"HEADGATE_DATABASE_URL cannot be used: {type(error).__name__}.") from error
 
 
 def read_rules(settings: Settings) -> Rules:

@@ -9,6 +9,13 @@ from services.settings import boolean, integer, variable, words
 
 
 @dataclass(frozen=True)
+class MigrateSettings:
+    """What `migrate` needs."""
+
+    database_url: str = variable("HEADGATE_DATABASE_URL", str)
+
+
+@dataclass(frozen=True)
 class Settings:
     """Read and checked before anything starts."""
 

@@ -16,6 +16,7 @@ from services.gateway.settings import GatewaySettings
 from services.generator.settings import Settings as GeneratorSettings
 from services.quota.settings import MigrateSettings
 from services.quota.settings import Settings as QuotaSettings
+from services.scheduler.settings import MigrateSettings as SchedulerMigrateSettings
 from services.scheduler.settings import Settings as SchedulerSettings
 from services.settings import load, names
 
@@ -28,7 +29,7 @@ SETTINGS: dict[str, type] = {
     "generator": GeneratorSettings,
     "emulator": EmulatorSettings,
     "quota-migrate": MigrateSettings,
-    "scheduler-migrate": SchedulerSettings,
+    "scheduler-migrate": SchedulerMigrateSettings,
 }
 OURS = [name for name in SETTINGS if not name.endswith("-migrate")]
 KINDS_OF_STORES = ("postgres", "valkey")
