@@ -27,6 +27,7 @@ SERVICE = "headgate.generator.v1.GeneratorService"
 SILENCE_S = 10.0
 """A stopped process keeps its TCP connection for a minute; its heartbeats come every 3 s."""
 RESOLVE_S = 5.0
+LAST_WORD_S = 1.0
 _DIMENSIONS = {
     pb.DIMENSION_REQUESTS: "requests",
     pb.DIMENSION_TOKENS: "tokens",
@@ -139,10 +140,15 @@ class Generators:
         )  # fmt: skip
         try:
             while (message := await asyncio.wait_for(call.read(), SILENCE_S)) is not grpc.aio.EOF:
-                if step := _step(message):
-                    yield step
+                if not (step := _step(message)):
+                    continue
                 if isinstance(step, Drawn):
+                    # The stream's proper end, not a cancel, closes its span.
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(call.read(), LAST_WORD_S)
+                    yield step
                     return
+                yield step
             raise AttemptFailed(Failure(Trouble.LOST, "The worker ended without an answer."))
         except TimeoutError as error:
             raise AttemptFailed(Failure(Trouble.LOST, "The worker fell silent.")) from error
