@@ -368,7 +368,10 @@ async def running_gateway(
         used_clock = clock or SystemClock()
         gateway = Gateway(settings, backends, used_clock, lambda: f"req_{next(numbers):022d}", web)
         http_server = HttpServer(gateway.app)
-        serving = asyncio.create_task(http_server.serve(sockets=[listener]))
+        # Not serve(): its loop and its shutdown sleep, which is most of what a test of this kind would take.
+        http_server.config.load()
+        http_server.lifespan = http_server.config.lifespan_class(http_server.config)
+        await http_server.startup(sockets=[listener])
         beside = [asyncio.create_task(gateway.hub.run())]
         http = await stack.enter_async_context(httpx2.AsyncClient(base_url=base_url, timeout=DEADLINE_S))
         running = Running(
@@ -378,8 +381,11 @@ async def running_gateway(
             yield running
         finally:
             gateway.drain()
-            http_server.should_exit = http_server.force_exit = True
-            await serving
+            for listening in http_server.servers:
+                listening.close()
+            for connection in list(http_server.server_state.connections):
+                connection.shutdown()
+            await asyncio.gather(*http_server.server_state.tasks, return_exceptions=True)
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)

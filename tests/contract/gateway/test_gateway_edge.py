@@ -252,9 +252,10 @@ async def test_a_request_in_flight_is_answered_while_draining(gateway: Running) 
     asking = asyncio.create_task(gateway.http.get("/api/diagrams", headers=USER))
     await asyncio.wait_for(arrived.wait(), DEADLINE_S)
     gateway.gateway.drain()
-    gateway.server.should_exit = True
+    stopping = asyncio.create_task(gateway.server.shutdown())
     release.set()
     assert (await asking).status_code == 200
+    await stopping
 
 
 def test_codes_that_leave_the_outcome_open_are_never_a_refusal() -> None:
