@@ -27,8 +27,8 @@ class ChildSpec:
     """Where to ask whether it is up: see `probes`."""
     stop_rank: int
     """Children of a lower rank are stopped, and gone, before those of a higher one."""
-    stop_grace_s: float
-    """Time between SIGTERM and SIGKILL."""
+    stop_by_s: float
+    """When it is killed, counted from the beginning of the stop: what earlier ranks did not use is its own."""
     folder: Path | None = None
     """Working data that is made if it is missing; it can be rebuilt, so it is set aside when the child cannot start."""
 
@@ -50,11 +50,11 @@ class Child:
         """Waits for its end; returns the exit status, negative for a signal."""
         return await self._process.wait()
 
-    async def stop(self) -> bool:
-        """SIGTERM, then SIGKILL for it and all it started; returns whether it went by itself."""
+    async def stop(self, grace_s: float) -> bool:
+        """SIGTERM, then SIGKILL for it and all it started; returns whether it went by itself in time."""
         self._signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self.ended(), self.spec.stop_grace_s)
+            await asyncio.wait_for(self.ended(), grace_s)
             return True
         except TimeoutError:
             self.kill()

@@ -56,14 +56,16 @@ class Supervisor:
         if not self.failure.done():
             self.failure.cancel()
         hurry = asyncio.create_task(self._kill_when(at_once))
+        began_s = asyncio.get_running_loop().time()
         ordered = sorted(self._running.values(), key=lambda child: child.spec.stop_rank)
         for _, rank in groupby(ordered, key=lambda child: child.spec.stop_rank):
-            await asyncio.gather(*(self._stop(child, at_once) for child in rank))
+            await asyncio.gather(*(self._stop(child, began_s, at_once) for child in rank))
         hurry.cancel()
 
-    async def _stop(self, child: Child, at_once: asyncio.Event) -> None:
-        if not await child.stop() and not at_once.is_set():
-            self._warn(f"{child.spec.name} did not stop in {child.spec.stop_grace_s:g} s and was killed.")
+    async def _stop(self, child: Child, began_s: float, at_once: asyncio.Event) -> None:
+        grace_s = max(0.0, child.spec.stop_by_s - (asyncio.get_running_loop().time() - began_s))
+        if not await child.stop(grace_s) and not at_once.is_set():
+            self._warn(f"{child.spec.name} did not stop in {grace_s:.1f} s and was killed.")
 
     async def _kill_when(self, at_once: asyncio.Event) -> None:
         await at_once.wait()

@@ -82,7 +82,9 @@ def test_who_takes_requests_in_stops_first_and_all_within_ten_seconds() -> None:
     specs = [*plan().backends(), plan().gateway({})]
     ranks = {spec.name: spec.stop_rank for spec in specs}
     assert ranks["gateway"] < ranks["scheduler"] < ranks["quota"] == ranks["generator-1"] < ranks["valkey"]
-    assert sum({spec.stop_rank: spec.stop_grace_s for spec in specs}.values()) < 10
+    by_rank = sorted((spec.stop_rank, spec.stop_by_s) for spec in specs)
+    assert [by for _, by in by_rank] == sorted(by for _, by in by_rank)
+    assert by_rank[-1][1] < 10
 
 
 def test_emulator_has_the_limits_of_the_plan() -> None:
