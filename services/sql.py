@@ -34,7 +34,8 @@ WAITING = 4096
 """Calls that may wait for a thread; beyond it the store answers `StoreUnavailable`."""
 POSTGRES_THREADS = 8
 """Connections a process opens: two cores are saturated by fewer (measured with 4, 8, 16)."""
-DEADLOCK_RETRIES = 3
+RETRIES = 3
+"""Of a transaction that the database undid or whose connection was gone; all transactions here may be repeated."""
 READER = "sql-read"
 """Name of the thread whose transactions never take SQLite's write lock."""
 
@@ -101,13 +102,12 @@ class Database:
         return run
 
     def _one(self, call: _Call) -> Any:
-        for tries_left in range(DEADLOCK_RETRIES, -1, -1):
+        for tries_left in range(RETRIES, -1, -1):
             try:
                 with self.engine.begin() as connection:
                     return call.transaction(connection)
             except DBAPIError as error:
-                # 40001 serialization failure and 40P01 deadlock: PostgreSQL undid it, so it may run again.
-                if getattr(error.orig, "sqlstate", None) not in ("40001", "40P01") or not tries_left:
+                if not (_may_run_again(error) and tries_left):
                     raise
         raise AssertionError("unreachable")
 
@@ -153,6 +153,12 @@ class _Call:
         self.future: Future[Any] = Future()
 
 
+def _may_run_again(error: DBAPIError) -> bool:
+    # 40001 serialization failure, 40P01 deadlock: PostgreSQL undid it. A connection that broke while it was idle is
+    # noticed here; asking each one before each use would cost every call a round trip.
+    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in ("40001", "40P01")
+
+
 def _raise_or(value: Any, failure: BaseException | None) -> Any:
     if failure is not None:
         raise failure
@@ -178,7 +184,7 @@ def connect(url: str) -> Database:
         parsed = parsed.set(drivername="postgresql+psycopg")
         return Database(
             create_engine(
-                parsed, pool_size=POSTGRES_THREADS, max_overflow=0, pool_pre_ping=True, hide_parameters=True,
+                parsed, pool_size=POSTGRES_THREADS, max_overflow=0, hide_parameters=True,
                 connect_args={"connect_timeout": 5, "options": "-c statement_timeout=10000"},
             )
         )  # fmt: skip
