@@ -175,10 +175,9 @@ class Hub:
                     self._answered(answer)
             except grpc.aio.AioRpcError as error:
                 log.warning("the stream of events broke: %s", error.code().name)
+            # Topics stay confirmed: who comes now is told the state at once, and what follows at the next confirmation.
             self._changes.end()
             self.broken = True
-            for topic in self._topics.values():
-                topic.confirmed = False
             # Jitter, so that the gateways of a site do not come back in one crowd.
             await self._clock.sleep(pause_ms * random.uniform(0.5, 1.0))  # noqa: S311
             pause_ms = min(pause_ms * 2, BACKOFF_MS[1])

@@ -175,6 +175,13 @@ def place(position: int, wait_ms: int = 0) -> sched.Place:
     return made
 
 
+def without_cost(request: sched.Request) -> sched.Request:
+    shown = sched.Request()
+    shown.CopyFrom(request)
+    shown.ClearField("cost_nano_usd")
+    return shown
+
+
 class FakeScheduler(Scripted, scheduler_pb2_grpc.SchedulerServiceServicer):
     """Requests with their logs; events are sent when the test says so."""
 
@@ -279,9 +286,13 @@ class FakeScheduler(Scripted, scheduler_pb2_grpc.SchedulerServiceServicer):
         known = self.requests.get(item.request_id)
         if known is None or (item.user_id and known.user_id != item.user_id):
             return sched.Replayed(request_id=item.request_id, found=False)
+        if not item.user_id:
+            known = without_cost(known)
         log = self.logs[item.request_id]
         events = [event for event in log if event.seq > item.after] if item.HasField("after") else []
         seq = log[-1].seq if log else 0
+        if events and events[-1].HasField("ended"):
+            events = [*events[:-1], sched.Event(request_id=item.request_id, seq=events[-1].seq, ended=known)]
         return sched.Replayed(request_id=item.request_id, found=True, events=events, request=known, seq=seq)
 
     async def Watch(self, requests: Any, context: Any) -> AsyncIterator[sched.WatchResponse]:
@@ -307,6 +318,7 @@ class FakeScheduler(Scripted, scheduler_pb2_grpc.SchedulerServiceServicer):
         finally:
             self.watchers.remove(answers)
             listening.cancel()
+            await self._tell()
 
 
 @dataclass

@@ -141,6 +141,44 @@ async def test_cost_is_told_to_sockets_that_sent_their_key(gateway: Running) -> 
     assert [end.get("costNanoUsd") for end in ends] == [None, 77, 77, None]
 
 
+async def test_a_cost_that_is_not_known_is_not_told_as_none(gateway: Running) -> None:
+    gateway.scheduler.add(ID)
+    async with client(gateway) as socket:
+        await socket.subscribe()
+        await socket.hear()
+        await socket.say("auth", apiKey=KEY)
+        await socket.hear()
+        # What is replayed for a subscription made without a key comes without the cost.
+        gateway.scheduler.break_watch()
+        gateway.scheduler.finish(ID, 2, cost_nano_usd=77)
+        end = await socket.hear()
+    assert end["type"] == "completed"
+    assert "costNanoUsd" not in end
+
+
+async def test_who_comes_while_the_stream_is_broken_is_told_the_state_and_the_rest(timed: Running) -> None:
+    timed.scheduler.add(ID)
+    async with client(timed) as first, client(timed) as second:
+        await first.subscribe()
+        await first.hear()
+        timed.scheduler.break_watch()
+        await timed.scheduler.until(lambda: not timed.scheduler.watchers)
+        await second.subscribe()
+        assert (await second.hear())["type"] == "status"
+        timed.scheduler.finish(ID, 5)
+        ends = asyncio.gather(*(ended(socket) for socket in (first, second)))
+        while not ends.done():
+            timed.clock.advance(1_000)
+            await timed.http.get("/healthz")
+        assert [end["seq"] for end in await ends] == [5, 5]
+
+
+async def ended(socket: Client) -> dict[str, Any]:
+    while (told := await socket.hear())["type"] != "completed":
+        pass
+    return told
+
+
 async def test_what_happened_after_a_number_is_told_once(gateway: Running) -> None:
     gateway.scheduler.add(ID, sched.STATE_RUNNING)
     gateway.scheduler.emit(processing(1), delta(2), delta(5), delta(6))
