@@ -49,8 +49,9 @@ fmt: $(VENV)/dev.lock ## format and mend what a program can
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: $(VENV)/dev.lock ## requests a second and latency, on SQLite and on PostgreSQL
-	@exec $(PY) -m benchmarks.accept $(ARGS)
+bench: $(VENV)/dev.lock ## requests a second, latency, cost of watching (ARGS="--write docs/performance.md")
+	@$(PY) -m benchmarks.accept $(ARGS)
+	@$(PY) -m benchmarks.watch $(ARGS)
 
 dev: $(VENV)/dev.lock ## make .venv with all that developing takes
 
