@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from grpc_health.v1 import health_pb2_grpc
 from headgate.quota.v1.quota_pb2_grpc import QuotaServiceStub
 from headgate.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services import telemetry
 from services.clock import SystemClock
@@ -134,8 +136,24 @@ def _traced(app: ASGIApp) -> ASGIApp:
         return app
     from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
-    traced: ASGIApp = OpenTelemetryMiddleware(app, excluded_urls="healthz,readyz", exclude_spans=["receive", "send"])
-    return traced
+    traced = OpenTelemetryMiddleware(
+        app,
+        # What stays open for as long as somebody watches is no part of a request's trace.
+        excluded_urls="healthz,readyz,/events",
+        exclude_spans=["receive", "send"],
+        default_span_details=_span_details,
+    )
+
+    async def only_calls(scope: Scope, receive: Receive, send: Send) -> None:
+        await (traced if scope["type"] == "http" else app)(scope, receive, send)
+
+    return only_calls
+
+
+def _span_details(scope: Scope) -> tuple[str, dict[str, Any]]:
+    # Names with ids in them could not be counted together.
+    path = re.sub(r"(?<=/diagram/)req_[^/]+|(?<=/users/)[^/]+|(?<=/keys/)[^/]+", "{id}", scope["path"])
+    return f"{scope['method']} {path}", {"http.route": path}
 
 
 def main() -> None:
