@@ -25,8 +25,16 @@ def stack(shared_stacks: Stacks) -> Stack:
 
 
 def gone(processes: list[psutil.Process], within_s: float = STOP_S) -> bool:
-    _, alive = psutil.wait_procs(processes, timeout=within_s)
-    return not alive
+    _, left = psutil.wait_procs(processes, timeout=within_s)
+    # An orphan that has ended stays in the table until whoever inherited it looks.
+    return not [process for process in left if _runs(process)]
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_says_where_to_go_and_with_which_key(stack: Stack) -> None:

@@ -87,6 +87,10 @@ async def test_a_call_that_nobody_waits_for_is_not_begun(database: sql.Database)
     gone = asyncio.ensure_future(database.write(lambda c: insert(c, 1)))
     await asyncio.sleep(0)
     gone.cancel()
+    # The cancel reaches the waiting call by way of the loop.
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    await asyncio.sleep(0)
     for door in doors:
         door.set()
     await asyncio.gather(*blocked)
