@@ -212,6 +212,19 @@ class Settlement:
     traceparent: str
 
 
+def accepted(s: Submission, terms: TierTerms, now_ms: int) -> Request:
+    """The row that a submission becomes; its acceptance number comes from the store."""
+    return Request(
+        acceptance=0, request_id=s.request_id, user_id=s.user_id, tier=terms.name, share=terms.share, pool=s.pool,
+        model=s.model, diagram_type=s.diagram_type, max_tokens=s.max_tokens, priority=s.priority, day=s.day,
+        state=State.QUEUED, attempt=0, failures=0, losses=0, charged_attempt=0, delivered=False, final_seq=None,
+        accepted_ms=now_ms, deadline_ms=now_ms + s.max_wait_ms, not_before_ms=0, started_ms=None, ended_ms=None,
+        has_svg=False, truncated=False, cached=False, error="", code=None, tokens=Tokens(), cost_nano_usd=0,
+        cost_estimated=False, estimated_input_tokens=s.estimated_input_tokens,
+        estimated_output_tokens=s.estimated_output_tokens, traceparent=s.traceparent, work_hash=s.work_hash,
+    )  # fmt: skip
+
+
 def counted(request: Request, end: State) -> bool:
     """Whether a request that ends so takes its place of the day: it completed, or output had been delivered."""
     return end is State.COMPLETED or (end is State.CANCELLED and request.delivered)

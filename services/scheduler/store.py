@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import astuple, replace
 from functools import partial
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, and_, case, delete, func, insert, literal, or_, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Select, and_, delete, func, select, text, update
 from sqlalchemy.engine import RowMapping
 
 from services.pricing import Tokens
+from services.scheduler import statements as sql
 from services.scheduler.life import (
     Code,
     End,
@@ -25,20 +25,19 @@ from services.scheduler.life import (
     Submission,
     TierTerms,
     Turn,
+    accepted,
     after,
     counted,
 )
-from services.scheduler.tables import outbox, requests, tombstones, users
+from services.scheduler.tables import outbox, requests
 from services.sql import Database
 
-ALIVE = (State.QUEUED, State.RUNNING)
-_TOKENS = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
-_HEAVY = ("prompt", "result", "svg")
-_PLAIN = [
-    f.name for f in fields(Request) if f.name not in (*_HEAVY, "state", "code", "tokens") and f.name in requests.c
-]
-_COLUMNS = [requests.c[name] for name in _PLAIN]
-_COLUMNS += [requests.c.state, requests.c.code, *(requests.c[f"{name}_tokens"] for name in _TOKENS)]
+_PLAIN = [column.name for column in sql.LIGHT if column.name not in (*sql.TOKENS, "state", "code")]
+_GIVEN = (
+    "request_id", "user_id", "tier", "share", "pool", "model", "diagram_type", "max_tokens", "priority", "day",
+    "accepted_ms", "deadline_ms", "estimated_input_tokens", "estimated_output_tokens", "traceparent", "work_hash",
+)  # fmt: skip
+"""What a new row is given; the rest are the table's defaults."""
 
 
 class SqlRequests:
@@ -64,8 +63,8 @@ class SqlRequests:
         )
 
     async def deliver(self, request_id: str, attempt: int) -> bool:
-        statement = update(requests).where(_attempt_runs(request_id, attempt)).values(delivered=True)
-        return await self._database.write(lambda connection: connection.execute(statement).rowcount == 1)
+        named = {"id": request_id, "of_attempt": attempt}
+        return await self._database.write(lambda connection: connection.execute(sql.DELIVER, named).rowcount == 1)
 
     async def finish(
         self, request_id: str, attempt: int, end: End, turns: Sequence[Turn], now_ms: int
@@ -133,18 +132,15 @@ class SqlRequests:
 
 
 def _select(*heavy: str) -> Select[Any]:
-    return select(*_COLUMNS, *(requests.c[name] for name in heavy))
+    return select(*sql.LIGHT, *(requests.c[name] for name in heavy))
 
 
 def _request(row: RowMapping) -> Request:
-    tokens = Tokens(**{name: row[f"{name}_tokens"] for name in _TOKENS})
-    heavy = {name: row[name] for name in _HEAVY if name in row}
+    tokens = Tokens(*(row[name] for name in sql.TOKENS))
+    heavy = {name: row[name] for name in sql.HEAVY if name in row}
+    plain = {name: row[name] for name in _PLAIN}
     return Request(
-        **{name: row[name] for name in _PLAIN},
-        state=State(row["state"]),
-        code=Code(row["code"]) if row["code"] else None,
-        tokens=tokens,
-        **heavy,
+        **plain, **heavy, state=State(row["state"]), code=Code(row["code"]) if row["code"] else None, tokens=tokens
     )
 
 
@@ -157,45 +153,24 @@ def _many(connection: Connection, query: Select[Any]) -> list[Request]:
     return [_request(row) for row in connection.execute(query).mappings()]
 
 
-def _attempt_runs(request_id: str, attempt: int) -> Any:
-    return and_(
-        requests.c.request_id == request_id, requests.c.state == State.RUNNING.value, requests.c.attempt == attempt
-    )
-
-
-def _upsert(connection: Connection, table: Any) -> Any:
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
-
-
 def _terms(connection: Connection, user_id: str, terms: TierTerms) -> TierTerms:
     """Keeps the newer of two tiers, and locks the user's row until the transaction ends."""
-    statement = _upsert(connection, users).values(
-        user_id=user_id, tier=terms.name, version=terms.version, share=terms.share, outstanding=terms.outstanding
-    )
-    newer, names = statement.excluded.version >= users.c.version, ("tier", "version", "share", "outstanding")
-    # A WHERE would leave an older change without a row to return; a CASE always returns the one in force.
-    chosen = {n: case((newer, statement.excluded[n]), else_=users.c[n]) for n in names}
-    statement = statement.on_conflict_do_update(index_elements=["user_id"], set_=chosen)
-    row = connection.execute(statement.returning(*(users.c[n] for n in names))).one()
-    return TierTerms(*row)
+    values = {"user_id": user_id, **dict(zip(sql.TERMS, astuple(terms), strict=True))}
+    return TierTerms(*connection.execute(sql.keep_terms(connection.dialect.name), values).one())
 
 
 def _lock_ids(connection: Connection, request_ids: Sequence[str]) -> None:
-    """Submit and Account of one id take turns; on SQLite all writers do."""
     if connection.dialect.name == "postgresql":
         for request_id in sorted(request_ids):
-            connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(request_id, 0))))
+            connection.execute(sql.LOCK_ID, {"id": request_id})
 
 
 def _submit(connection: Connection, submission: Submission, now_ms: int) -> tuple[Request, bool]:
     s = submission
     terms = _terms(connection, s.user_id, s.tier)
     _lock_ids(connection, [s.request_id])
-    outstanding = select(func.count()).select_from(requests).where(requests.c.user_id == s.user_id, _alive())
-    grave = select(tombstones.c.generation).where(tombstones.c.request_id == s.request_id)
-    known = select(literal(1)).where(requests.c.request_id == s.request_id)
-    query = select(known.scalar_subquery(), grave.scalar_subquery(), outstanding.scalar_subquery())
-    exists, buried_generation, count = connection.execute(query).one()
+    named = {"id": s.request_id, "user": s.user_id}
+    exists, buried_generation, count = connection.execute(sql.STANDING, named).one()
     if exists:
         return _existing(connection, s), True
     if buried_generation is not None and s.generation <= buried_generation:
@@ -204,20 +179,10 @@ def _submit(connection: Connection, submission: Submission, now_ms: int) -> tupl
         figures = {"outstanding": str(count), "limit": str(terms.outstanding)}
         message = f"You have {count} requests waiting or running, the most your plan allows. Wait until one is done."
         raise Refused("CONCURRENCY_LIMIT_EXCEEDED", message, retry_after_ms=5000, figures=figures)
-    values = {
-        "request_id": s.request_id, "user_id": s.user_id, "tier": terms.name, "share": terms.share, "pool": s.pool,
-        "model": s.model, "diagram_type": s.diagram_type, "prompt": s.prompt, "work_hash": s.work_hash,
-        "max_tokens": s.max_tokens, "priority": s.priority, "generation": s.generation, "day": s.day,
-        "state": State.QUEUED.value, "accepted_ms": now_ms, "deadline_ms": now_ms + s.max_wait_ms,
-        "estimated_input_tokens": s.estimated_input_tokens, "estimated_output_tokens": s.estimated_output_tokens,
-        "traceparent": s.traceparent,
-    }  # fmt: skip
-    row = connection.execute(insert(requests).values(values).returning(*_COLUMNS)).mappings().one()
-    return _request(row), False
-
-
-def _alive() -> Any:
-    return text("state IN ('queued', 'running')")
+    request = accepted(s, terms, now_ms)
+    values = {name: getattr(request, name) for name in _GIVEN}
+    row = {**values, "prompt": s.prompt, "generation": s.generation, "state": State.QUEUED.value}
+    return replace(request, acceptance=connection.execute(sql.ACCEPT, row).scalar_one()), False
 
 
 def _existing(connection: Connection, s: Submission) -> Request:
@@ -230,68 +195,51 @@ def _existing(connection: Connection, s: Submission) -> Request:
 
 
 def _begin(connection: Connection, request_id: str, attempts_so_far: int, now_ms: int) -> Request | None:
-    statement = (
-        update(requests)
-        .where(
-            requests.c.request_id == request_id,
-            requests.c.state == State.QUEUED.value,
-            requests.c.attempt == attempts_so_far,
-        )
-        .values(state=State.RUNNING.value, attempt=requests.c.attempt + 1, started_ms=now_ms)
-        .returning(*_COLUMNS, requests.c.prompt)
-    )
-    row = connection.execute(statement).mappings().first()
-    return _request(row) if row else None
+    return _changed(connection, sql.BEGIN, {"id": request_id, "of_attempt": attempts_so_far, "now_ms": now_ms})
 
 
-def _changed(connection: Connection, guard: Any, values: dict[str, Any]) -> Request | None:
-    statement = update(requests).where(guard).values(values).returning(*_COLUMNS)
-    row = connection.execute(statement).mappings().first()
+def _changed(connection: Connection, statement: Any, values: dict[str, Any] | None = None) -> Request | None:
+    row = connection.execute(statement, values).mappings().first()
     return _request(row) if row else None
 
 
 def _finish(
     connection: Connection, request_id: str, attempt: int, end: End, turns: Sequence[Turn], now_ms: int
 ) -> Request | None:
-    values = {
+    new = {
         "state": end.state.value, "code": end.code.value if end.code else None, "error": end.error,
-        "result": end.result, "svg": end.svg, "has_svg": bool(end.svg), "truncated": end.truncated, "ended_ms": now_ms,
+        "result": end.result, "svg": end.svg, "has_svg": bool(end.svg), "truncated": end.truncated,
     }  # fmt: skip
-    request = _changed(connection, _attempt_runs(request_id, attempt), values)
+    named = {"id": request_id, "of_attempt": attempt, "now_ms": now_ms}
+    request = _changed(connection, sql.FINISH, named | {f"new_{name}": value for name, value in new.items()})
     return _settle(connection, request, turns) if request else None
 
 
 def _requeue(
     connection: Connection, request_id: str, attempt: int, retry: Retry, turns: Sequence[Turn]
 ) -> Request | None:
-    values = {
-        "state": State.QUEUED.value,
-        "not_before_ms": retry.not_before_ms,
-        "failures": requests.c.failures + (1 if retry.failed else 0),
-        "losses": requests.c.losses + (1 if retry.lost else 0),
-    }
-    request = _changed(connection, _attempt_runs(request_id, attempt), values)
-    if request and turns:
-        return _settle(connection, request, turns)
-    return request
+    counts = {"more_failures": int(retry.failed), "more_losses": int(retry.lost)}
+    named = {"id": request_id, "of_attempt": attempt, "new_not_before_ms": retry.not_before_ms, **counts}
+    request = _changed(connection, sql.REQUEUE, named)
+    return _settle(connection, request, turns) if request and turns else request
 
 
 def _settle(connection: Connection, request: Request, turns: Sequence[Turn], *, final: bool = True) -> Request:
     """Adds what the turns used, and writes what quota must hear into the outbox."""
     ends = final and request.state.ended
     total, takes_place = after(request, turns), ends and counted(request, request.state)
-    values: dict[str, Any] = {"counted": takes_place} if ends else {}
+    if takes_place:
+        connection.execute(sql.COUNT, {"row": request.acceptance, "takes_place": True})
     if turns:
-        values |= {f"{name}_tokens": getattr(total.tokens, name) for name in _TOKENS}
-        values |= {"cost_nano_usd": total.cost_nano_usd, "cost_estimated": total.cost_estimated}
-        values |= {"charged_attempt": total.charged_attempt}
-    connection.execute(update(requests).where(requests.c.acceptance == request.acceptance).values(values))
+        new = dict(zip(sql.TOKENS, astuple(total.tokens), strict=True))
+        new |= {n: getattr(total, n) for n in ("cost_nano_usd", "cost_estimated", "charged_attempt")}
+        connection.execute(sql.ADD_TURNS, {"row": request.acceptance, **{f"new_{n}": v for n, v in new.items()}})
     settlement = {
         "request_id": request.request_id, "user_id": request.user_id, "final": ends, "counted": takes_place,
         "kind": request.diagram_type, "turns": msgspec.json.encode(list(turns)).decode(),
         "pool": request.pool, "traceparent": request.traceparent,
     }  # fmt: skip
-    connection.execute(insert(outbox).values(settlement))
+    connection.execute(sql.TELL_QUOTA, settlement)
     return total
 
 
@@ -307,12 +255,12 @@ def _cancel(
     connection: Connection, request_id: str, user_id: str, erase: bool, now_ms: int
 ) -> tuple[Request | None, bool]:
     mine = and_(requests.c.request_id == request_id, requests.c.user_id == user_id)
-    alive = or_(*(requests.c.state == state.value for state in ALIVE))
     values = {
         "state": State.CANCELLED.value, "code": Code.CANCELLED.value, "ended_ms": now_ms,
         "error": "You cancelled this request.",
     }  # fmt: skip
-    request = _changed(connection, and_(mine, alive), values)
+    statement = update(requests).where(mine, sql.ALIVE).values(values).returning(*sql.LIGHT)
+    request = _changed(connection, statement)
     did = request is not None
     if request:
         _settle(connection, request, ())
@@ -336,7 +284,7 @@ def _expire(connection: Connection, now_ms: int, many: int) -> list[Request]:
         "error": "This request waited as long as it was allowed to and was not served. It does not count.",
     }  # fmt: skip
     guard = and_(requests.c.acceptance.in_(late), requests.c.state == State.QUEUED.value)
-    expired = connection.execute(update(requests).where(guard).values(values).returning(*_COLUMNS)).mappings().all()
+    expired = connection.execute(update(requests).where(guard).values(values).returning(*sql.LIGHT)).mappings().all()
     return [_settle(connection, _request(row), ()) for row in expired]
 
 
@@ -351,26 +299,15 @@ def _account(connection: Connection, items: Sequence[tuple[str, int]], now_ms: i
             state, takes_place = known[request_id]
             answers.append((Standing.ENDED if state.ended else Standing.LIVE, takes_place))
         else:
-            _bury(connection, request_id, generation, now_ms)
+            grave = {"request_id": request_id, "generation": generation, "made_ms": now_ms}
+            connection.execute(sql.bury(connection.dialect.name), grave)
             answers.append((Standing.ABSENT, False))
     return answers
 
 
-def _bury(connection: Connection, request_id: str, generation: int, now_ms: int) -> None:
-    statement = _upsert(connection, tombstones).values(request_id=request_id, generation=generation, made_ms=now_ms)
-    buried, asked = tombstones.c.generation, statement.excluded.generation
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["request_id"],
-            set_={"generation": case((asked > buried, asked), else_=buried), "made_ms": now_ms},
-        )
-    )
-
-
 def _tell(connection: Connection, seqs: Sequence[tuple[str, int]]) -> None:
     for request_id, seq in sorted(seqs):
-        statement = update(requests).where(requests.c.request_id == request_id, requests.c.final_seq.is_(None))
-        connection.execute(statement.values(told=True, final_seq=seq))
+        connection.execute(sql.TELL, {"id": request_id, "seq": seq})
 
 
 def _settlements(connection: Connection, many: int) -> list[Settlement]:
