@@ -334,6 +334,10 @@ class Requests(Protocol):
         """Keeps each user's newest tier."""
         ...
 
+    async def outstanding(self, user_id: str) -> int:
+        """How many requests of a user have not ended."""
+        ...
+
     async def queue(self) -> list[tuple[str, str, int, int]]:
         """(pool, tier, queued, accepted_ms of the oldest) by pool and tier."""
         ...

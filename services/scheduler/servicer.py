@@ -201,7 +201,8 @@ class SchedulerServicer(SchedulerServiceServicer):
 
     async def GetWait(self, request: pb.GetWaitRequest, context: Any) -> pb.GetWaitResponse:
         place = await self._intake.would_be(request.tier.name, request.model)
-        return pb.GetWaitResponse(place=messages.place(place))
+        outstanding = await self._requests.outstanding(request.user_id)
+        return pb.GetWaitResponse(place=messages.place(place), outstanding=outstanding)
 
     async def GetQueue(self, request: pb.GetQueueRequest, context: Any) -> pb.GetQueueResponse:
         views, waiting = await self._intake.views(), await self._requests.queue()

@@ -18,6 +18,8 @@ LIGHT = [column for column in requests.c if column.name not in (*HEAVY, "counted
 
 ALIVE = text("state IN ('queued', 'running')")
 
+OUTSTANDING = select(func.count()).select_from(requests).where(requests.c.user_id == bindparam("user"), ALIVE)
+
 STANDING = select(
     select(literal(1)).where(requests.c.request_id == bindparam("id")).scalar_subquery(),
     select(tombstones.c.generation).where(tombstones.c.request_id == bindparam("id")).scalar_subquery(),

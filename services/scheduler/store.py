@@ -122,6 +122,11 @@ class SqlRequests:
     async def apply_tiers(self, changes: Sequence[tuple[str, TierTerms]]) -> None:
         await self._database.write(partial(_apply_tiers, changes=changes))
 
+    async def outstanding(self, user_id: str) -> int:
+        return await self._database.read(
+            lambda connection: connection.execute(sql.OUTSTANDING, {"user": user_id}).scalar_one()
+        )
+
     async def queue(self) -> list[tuple[str, str, int, int]]:
         query = (
             select(requests.c.pool, requests.c.tier, func.count(), func.min(requests.c.accepted_ms))

@@ -210,8 +210,10 @@ async def test_the_outstanding_cap_is_exact_under_200_concurrent_calls(store: Sq
     answers = await asyncio.gather(*calls, return_exceptions=True)
     assert sum(not isinstance(a, BaseException) for a in answers) == 10
     assert {a.reason for a in answers if isinstance(a, Refused)} == {"CONCURRENCY_LIMIT_EXCEEDED"}
+    assert await store.outstanding("ada") == 10
     first = next(a[0] for a in answers if not isinstance(a, BaseException))
     await store.cancel(first.request_id, "ada", erase=False, now_ms=NOW)
+    assert await store.outstanding("ada") == 9
     assert (await store.submit(submission(500, tier=capped), NOW))[1] is False, "the slot came back"
 
 

@@ -406,10 +406,12 @@ class GetWaitRequest(_message.Message):
     def __init__(self, user_id: _Optional[str] = ..., tier: _Optional[_Union[TierTerms, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class GetWaitResponse(_message.Message):
-    __slots__ = ("place",)
+    __slots__ = ("place", "outstanding")
     PLACE_FIELD_NUMBER: _ClassVar[int]
+    OUTSTANDING_FIELD_NUMBER: _ClassVar[int]
     place: Place
-    def __init__(self, place: _Optional[_Union[Place, _Mapping]] = ...) -> None: ...
+    outstanding: int
+    def __init__(self, place: _Optional[_Union[Place, _Mapping]] = ..., outstanding: _Optional[int] = ...) -> None: ...
 
 class GetQueueRequest(_message.Message):
     __slots__ = ()
