@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import shutil
 import subprocess
@@ -55,7 +54,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     rows: list[Row] = []
-    memory: dict[str, float] = {}
+    memory: dict[str, tuple[float, float]] = {}
     folder = Path(tempfile.mkdtemp(prefix="hg-bench-"))
     postgres = start_server(**DURABLE)
     try:
@@ -65,7 +64,7 @@ def main() -> None:
             url = "" if store == "SQLite" else new_url()
             for row, used in _headgate(store, url, folder, options.seconds):
                 rows.append(row)
-                memory = {name: max(memory.get(name, 0), mib) for name, mib in used.items()}
+                memory = {name: max(memory.get(name, (0.0, 0.0)), mib) for name, mib in used.items()}
     finally:
         postgres.stop()
         shutil.rmtree(folder, ignore_errors=True)
@@ -99,7 +98,9 @@ def _bare(store: str, url: str, clients: int, seconds: float) -> Row:
         process.wait(10)
 
 
-def _headgate(store: str, url: str, folder: Path, seconds: float) -> Iterator[tuple[Row, dict[str, float]]]:
+def _headgate(
+    store: str, url: str, folder: Path, seconds: float
+) -> Iterator[tuple[Row, dict[str, tuple[float, float]]]]:
     stacks = Stacks(folder / f"stack-{store}")
     # The plan lets little through: what is measured is accepting.
     variables = {"HEADGATE_PROVIDER_RPM": "60", **({"HEADGATE_DATABASE_URL": url} if url else {})}
@@ -117,8 +118,13 @@ def _headgate(store: str, url: str, folder: Path, seconds: float) -> Iterator[tu
         stacks.stop_all()
 
 
-def _memory(stack: Stack) -> dict[str, float]:
-    return {name: process.memory_info().rss / 2**20 for name, process in stack.children().items()}
+def _memory(stack: Stack) -> dict[str, tuple[float, float]]:
+    """MiB resident, and MiB with pages that processes share divided among them (Linux; else the same)."""
+    used = {}
+    for name, process in stack.children().items():
+        full = process.memory_full_info()
+        used[name] = (full.rss / 2**20, getattr(full, "pss", full.rss) / 2**20)
+    return used
 
 
 @contextmanager
@@ -136,6 +142,7 @@ def _listens(port: int) -> bool:
     return any(c.laddr.port == port and c.status == "LISTEN" for c in psutil.net_connections("tcp"))
 
 
+MEMORY_HEADS = ("process", "largest RSS, MiB", "shared pages divided (PSS), MiB")
 HEADS = ("what", "store", "clients", "accepted/s", "p50 ms", "p95 ms", "p99 ms", "cores", "share of the bare app")
 
 
@@ -150,23 +157,22 @@ def _cells(row: Row, rows: list[Row]) -> list[str]:
     ]  # fmt: skip
 
 
-def _print(rows: list[Row], memory: dict[str, float]) -> None:
+def _print(rows: list[Row], memory: dict[str, tuple[float, float]]) -> None:
     table = Table(*HEADS, title="Accepted requests")
     for row in rows:
         table.add_row(*_cells(row, rows))
     console = Console(width=140)
     console.print(table)
-    used = Table("process", "largest RSS, MiB", title="Memory")
-    for name, mib in memory.items():
-        used.add_row(name, f"{mib:.0f}")
+    used = Table(*MEMORY_HEADS, title="Memory")
+    for name, (rss, pss) in memory.items():
+        used.add_row(name, f"{rss:.0f}", f"{pss:.0f}")
     console.print(used)
 
 
-def _markdown(rows: list[Row], memory: dict[str, float]) -> str:
+def _markdown(rows: list[Row], memory: dict[str, tuple[float, float]]) -> str:
     where = f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, load generator on the same machine"
-    used = markdown(("process", "largest RSS, MiB"), [[name, f"{mib:.0f}"] for name, mib in memory.items()])
-    tables = json.dumps(where)[1:-1] + "\n\n" + markdown(HEADS, [_cells(row, rows) for row in rows]) + "\n" + used
-    return tables
+    used = markdown(MEMORY_HEADS, [[name, f"{rss:.0f}", f"{pss:.0f}"] for name, (rss, pss) in memory.items()])
+    return f"{where}\n\n{markdown(HEADS, [_cells(row, rows) for row in rows])}\n{used}"
 
 
 if __name__ == "__main__":

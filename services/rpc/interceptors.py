@@ -50,6 +50,10 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, refusal_for: Callable[[Exception], Refusal | None]) -> None:
         self._refusal_for = refusal_for
+        self._running = 0
+        self.idle = asyncio.Event()
+        """Set while no call of ours runs; whoever watches our health does not count."""
+        self.idle.set()
 
     async def intercept_service(
         self,
@@ -95,6 +99,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
     async def _edge(self, context: grpc.aio.ServicerContext[Any, Any], method: str) -> AsyncIterator[None]:
         remaining = context.time_remaining()
         _deadline.set(None if remaining is None else time.monotonic() + remaining)
+        self._running += 1
+        self.idle.clear()
         try:
             yield
         except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
@@ -105,3 +111,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
                 log.exception("%s failed", method)
                 refusal = Refusal(grpc.StatusCode.INTERNAL, "INTERNAL", "Something went wrong on our side.")
             await abort(context, refusal)
+        finally:
+            self._running -= 1
+            if not self._running:
+                self.idle.set()

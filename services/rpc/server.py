@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -14,6 +15,8 @@ from services.rpc.channel import MESSAGE_BYTES, Tls
 from services.rpc.interceptors import ServerInterceptor
 from services.rpc.status import Refusal
 
+LAST_WORDS_S = 0.2
+"""For answers that are on their way out when the last call ends."""
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
@@ -32,8 +35,9 @@ class Server:
         """`refusal_for` maps this service's errors, `grace_s` bounds the longest stream (an attempt)."""
         self._names = [*names, ""]
         self._tls = tls
+        self._calls = ServerInterceptor(refusal_for)
         self.grpc = grpc.aio.server(
-            interceptors=[*telemetry.server_interceptors(), ServerInterceptor(refusal_for)],
+            interceptors=[*telemetry.server_interceptors(), self._calls],
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
@@ -66,7 +70,10 @@ class Server:
         """Reports NOT_SERVING, gives clients `settle_s` to notice, then lets calls finish for `grace_s`."""
         await self.health.enter_graceful_shutdown()
         await asyncio.sleep(settle_s)
-        await self.grpc.stop(grace_s)
+        # gRPC's own grace would also wait for whoever watches our health, which they do for as long as they live.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._calls.idle.wait(), grace_s)
+        await self.grpc.stop(LAST_WORDS_S)
 
     async def _report(self, status: int) -> None:
         for name in self._names:

@@ -37,7 +37,8 @@ from services.settings import config_dir
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "scheduler_version"
-LOOPS_END_S = 5.0
+LOOPS_END_S = 0.5
+"""What a loop may take to notice that it is over; what they all do may be repeated, so a cancel then loses nothing."""
 
 
 def main() -> None:

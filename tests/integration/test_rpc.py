@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from headgate.quota.v1 import quota_pb2 as pb
 from headgate.quota.v1 import quota_pb2_grpc
 
@@ -29,6 +30,7 @@ class Quota(quota_pb2_grpc.QuotaServiceServicer):
     def __init__(self) -> None:
         self.calls = 0
         self.remaining_s = 0.0
+        self.begun, self.door = asyncio.Event(), asyncio.Event()
 
     async def GetUser(self, request: pb.GetUserRequest, context: Any) -> pb.GetUserResponse:
         self.calls += 1
@@ -44,6 +46,9 @@ class Quota(quota_pb2_grpc.QuotaServiceServicer):
             raise KeyError("mapped")
         if request.user_id == "slow":
             await asyncio.Event().wait()
+        if request.user_id == "held":
+            self.begun.set()
+            await self.door.wait()
         if request.user_id == "away" and self.calls < 3:
             raise Refusal(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", "Away.")
         return pb.GetUserResponse()
@@ -106,6 +111,25 @@ async def test_only_calls_that_may_be_repeated_are(tmp_path: Path, safe: list[st
         else:
             assert (await refused(stub, "away")).code is grpc.StatusCode.UNAVAILABLE
         assert quota.calls == calls
+
+
+async def test_a_drain_waits_for_calls_and_not_for_who_watches_our_health(tmp_path: Path) -> None:
+    quota, server = Quota(), Server([NAME], refusal_for)
+    quota_pb2_grpc.add_QuotaServiceServicer_to_server(quota, server.grpc)
+    await server.start(f"unix:{tmp_path}/q.sock")
+    async with open_channel(f"unix:{tmp_path}/q.sock") as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watching = health.Watch(health_pb2.HealthCheckRequest(service=NAME))
+        assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
+        stub: Any = quota_pb2_grpc.QuotaServiceStub(channel)
+        call = asyncio.ensure_future(stub.GetUser(pb.GetUserRequest(user_id="held")))
+        await asyncio.wait_for(quota.begun.wait(), 10)
+        drain = asyncio.ensure_future(server.drain(grace_s=60))
+        assert (await watching.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert not drain.done()
+        quota.door.set()
+        assert await call == pb.GetUserResponse()
+        await asyncio.wait_for(drain, 10)
 
 
 def certificates(folder: Path) -> Tls:
