@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from services.scheduler.intake import Intake, Rules
 from services.scheduler.keeper import Keeper
 from services.scheduler.line import Identity, ValkeyLine
 from services.scheduler.outbox import Outbox
-from services.scheduler.providers import PlanError, read_provider
+from services.scheduler.providers import DIMENSIONS, PlanError, Provider, read_provider
 from services.scheduler.rebuild import Rebuilder, SqlIdentity
 from services.scheduler.servicer import SERVICE, QuotaOverGrpc, SchedulerServicer, refusal_for
 from services.scheduler.settings import MigrateSettings, Settings
@@ -96,8 +98,11 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     )  # fmt: skip
     intake = Intake(requests, line, rules, slots=lambda: generators.slots, clock=clock)
     watches = Watches(requests, line, intake.places, clock=clock, on_ended=attempts.abandon)
-    rebuilder = Rebuilder(settings.redis_url, pools, identity, SqlIdentity(database), requests, clock)
-    keeper = Keeper(line, rebuilder, rules.provider, settings.overrides, clock=clock, on_ready=wake)
+    rebuilder = Rebuilder(
+        settings.redis_url, pools, identity, SqlIdentity(database), requests, clock=clock,
+        set_limits=partial(put_limits, rules.provider, settings.overrides),
+    )  # fmt: skip
+    keeper = Keeper(line, rebuilder, pools, wake)
     sweeps = Sweeps(requests, line, attempts, rules.prices, pools, clock=clock, on_settlement=outbox.poke)
     for pool in pools:
         limit = settings.provider_concurrency or rules.provider.limits[pool].concurrency
@@ -132,6 +137,13 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     await client.aclose()
     await quota_channel.close()
     await database.close()
+
+
+async def put_limits(provider: Provider, overrides: Mapping[str, int], line: ValkeyLine) -> None:
+    """Puts what is configured in force; what the provider's headers say stays."""
+    for pool, limits in provider.limits.items():
+        await line.set_limits(pool, "plan", {dim: limits.per_minute.get(dim) for dim in DIMENSIONS.values()})
+        await line.set_limits(pool, "override", {dim: overrides.get(dim) for dim in DIMENSIONS.values()})
 
 
 async def _until_any_ends(tasks: list[asyncio.Task[Any]]) -> None:

@@ -42,7 +42,7 @@ class Line(Protocol):
     async def finish(
         self, request: Request, input_tokens: int | None = None, output_tokens: int | None = None
     ) -> int: ...
-    async def pause(self, pool: str, until_ms: int, reason: str) -> None: ...
+    async def pause(self, pool: str, length_ms: int, reason: str) -> None: ...
     async def set_limits(self, pool: str, kind: str, limits: Mapping[str, int | None]) -> None: ...
     async def spend(self, pool: str, input_tokens: int, output_tokens: int) -> None: ...
 
@@ -303,14 +303,14 @@ class Attempts:
         decision = decide(request, failure, now_ms, self._random_fraction())
         get_current_span().set_attribute("headgate.outcome", failure.trouble.value)
         log.info("attempt %d of %s: %s", request.attempt, request.request_id, failure.trouble.value)
-        if decision.pause_until_ms is not None:
+        if decision.pause_ms:
             with suppress(LineUnavailable):
-                await self._line.pause(request.pool, decision.pause_until_ms, decision.pause_reason)
+                await self._line.pause(request.pool, decision.pause_ms, decision.pause_reason)
         if isinstance(decision.then, End):
             await self._end(course, decision.then)
         else:
-            delay_ms = max(decision.then.not_before_ms, decision.pause_until_ms or 0) - now_ms
-            await self._retry(course, decision.then, max(0, delay_ms))
+            delay_ms = max(0, decision.then.not_before_ms - now_ms, decision.pause_ms or 0)
+            await self._retry(course, decision.then, delay_ms)
 
     async def _retry(self, course: _Course, retry: Retry, delay_ms: int) -> None:
         request, turns = course.request, self._all_turns(course)

@@ -1,16 +1,14 @@
-"""Keeps the line usable: notices that Valkey is away or another one, has it rebuilt, puts the limits back."""
+"""Keeps the line usable: notices that Valkey is away or another one, has it rebuilt."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from services.clock import Clock
 from services.scheduler.life import LineUnavailable
 from services.scheduler.line import ValkeyLine
-from services.scheduler.providers import Provider
 from services.scheduler.rebuild import Rebuilder
 from services.sql import StoreUnavailable
 
@@ -27,18 +25,13 @@ class Keeper:
         self,
         line: ValkeyLine,
         rebuilder: Rebuilder,
-        provider: Provider,
-        overrides: Mapping[str, int],
-        *,
-        clock: Clock,
+        pools: Sequence[str],
         on_ready: Callable[[], None],
     ) -> None:
         """`on_ready` is called whenever the line has become usable."""
         self._line = line
         self._rebuilder = rebuilder
-        self._provider = provider
-        self._overrides = overrides
-        self._clock = clock
+        self._pools = pools
         self._on_ready = on_ready
         self._suspected = asyncio.Event()
         self.ready = False
@@ -68,7 +61,7 @@ class Keeper:
         if not self.ready:
             return False
         try:
-            for pool in self._provider.pools:
+            for pool in self._pools:
                 await self._line.view(pool)
         except LineUnavailable:
             return False
@@ -77,9 +70,6 @@ class Keeper:
     async def _restore(self) -> None:
         try:
             if await self._rebuilder.ensure():
-                for pool, limits in self._provider.limits.items():
-                    await self._line.set_limits(pool, "plan", limits.per_minute)
-                    await self._line.set_limits(pool, "override", self._overrides)
                 self.ready = True
                 self._on_ready()
         except (LineUnavailable, StoreUnavailable) as error:

@@ -168,9 +168,9 @@ class ValkeyLine:
         if flat:
             await self._run("limit", pool, "set", *flat)
 
-    async def pause(self, pool: str, until_ms: int, reason: str) -> None:
-        """Stops dispatch until then; 0 lets it go on."""
-        await self._run("limit", pool, "pause", until_ms, reason)
+    async def pause(self, pool: str, length_ms: int, reason: str) -> None:
+        """Stops dispatch for that long; 0 lets it go on."""
+        await self._run("limit", pool, "pause", length_ms, reason)
 
     async def spend(self, pool: str, input_tokens: int, output_tokens: int) -> None:
         """Takes what a further turn uses, into debt if need be."""

@@ -56,7 +56,7 @@ class Decision:
     """What to do now: end the request or try again; and perhaps pause its pool."""
 
     then: End | Retry
-    pause_until_ms: int | None = None
+    pause_ms: int | None = None
     pause_reason: str = ""
 
 
@@ -74,12 +74,11 @@ def decide(request: Request, failure: Failure, now_ms: int, random_fraction: flo
         return Decision(End(State.FAILED, _FATAL[trouble], failure.message))
     if trouble in (Trouble.RATE_LIMITED, Trouble.RAMP_LIMITED):
         delay_ms = RATE_LIMITED_DEFAULT_MS if failure.retry_after_ms is None else failure.retry_after_ms
-        until_ms = now_ms + delay_ms
         # The pool waits; the request keeps its place and goes first when the pause is over.
-        return Decision(Retry(0, "The provider asked for a break."), until_ms, "provider_limit")
+        return Decision(Retry(0, "The provider asked for a break."), delay_ms, "provider_limit")
     if trouble is Trouble.ACCOUNT:
         reason = "The provider refuses this site's account at the moment."
-        return Decision(Retry(0, reason), now_ms + ACCOUNT_PAUSE_MS, "provider_account")
+        return Decision(Retry(0, reason), ACCOUNT_PAUSE_MS, "provider_account")
     if trouble is Trouble.LOST:
         if not failure.draining and request.losses + 1 >= MAX_LOSSES:
             error = "Three workers were lost while they worked on this. It does not count; try a smaller request."

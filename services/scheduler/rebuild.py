@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -77,8 +77,18 @@ class Rebuilder:
     """Brings `identity` in line with the Valkey that answers, rebuilding its content if it must."""
 
     def __init__(
-        self, url: str, pools: Sequence[str], identity: Identity, store: IdentityStore, requests: Requests, clock: Clock
+        self,
+        url: str,
+        pools: Sequence[str],
+        identity: Identity,
+        store: IdentityStore,
+        requests: Requests,
+        *,
+        clock: Clock,
+        set_limits: Callable[[ValkeyLine], Awaitable[None]],
     ) -> None:
+        """`set_limits(line)` puts the pools' limits in force; nothing may be dispatched before."""
+        self._set_limits = set_limits
         self._url = url
         self._pools = pools
         self._identity = identity
@@ -93,6 +103,8 @@ class Rebuilder:
             run_id = str((await client.info("server"))["run_id"])
             epoch, known_run_id, locked_until_ms = await self._store.read()
             if not locked_until_ms and run_id == known_run_id and await self._carries(client, epoch):
+                # The configuration may have changed since.
+                await self._set_limits(ValkeyLine(client, Identity(epoch, run_id)))
                 self._identity.epoch, self._identity.run_id = epoch, run_id
                 return True
             if not await self._store.claim(epoch, self._clock.now_ms()):
@@ -116,6 +128,7 @@ class Rebuilder:
             for i in range(0, len(keys), BATCH):
                 await client.unlink(*(key for key in keys[i : i + BATCH] if not key.endswith("}:meta")), "hg:none")
         line = ValkeyLine(client, Identity(epoch, run_id))
+        await self._set_limits(line)
         adopted = await self._fill(line, State.RUNNING)
         placed = await self._fill(line, State.QUEUED)
         if await self._store.adopt(epoch, run_id):

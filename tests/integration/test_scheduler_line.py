@@ -26,8 +26,24 @@ async def line(valkey: ValkeyServer) -> AsyncIterator[ValkeyLine]:
     client = line_module.connect(valkey.url, identity)
     line = ValkeyLine(client, identity, virtual_now_ms=START_MS)
     valkey.client().hset(f"{line_module.base_key(POOL)}meta", "epoch", "1")
+    await open_wide(line)
     yield line
     await client.aclose()
+
+
+async def open_wide(line: ValkeyLine) -> None:
+    """Limits that are not in the way of a test about something else."""
+    await line.set_limits(POOL, "plan", {"requests": 6_000_000})
+    line.virtual_now_ms = START_MS - 60_000
+    await line.dispatch(POOL, 0, None)
+    line.virtual_now_ms = START_MS
+
+
+async def limited(line: ValkeyLine, valkey: ValkeyServer, **limits: int) -> None:
+    """A new, empty bucket with these limits."""
+    valkey.client().delete(f"{line_module.base_key(POOL)}bucket")
+    await line.set_limits(POOL, "plan", limits)
+    await line.dispatch(POOL, 0, None)
 
 
 def request(number: int, tier: str = "free", user: str = "u", **changes: object) -> Request:
@@ -75,8 +91,8 @@ async def test_an_idle_tier_gains_no_credit(line: ValkeyLine) -> None:
     assert sum(i >= "req_1000" for i in order) == pytest.approx(10, abs=2)
 
 
-async def test_the_bucket_lets_through_what_the_limit_allows(line: ValkeyLine) -> None:
-    await line.set_limits(POOL, "plan", {"requests": 60})
+async def test_the_bucket_lets_through_what_the_limit_allows(line: ValkeyLine, valkey: ValkeyServer) -> None:
+    await limited(line, valkey, requests=60)
     await line.place(POOL, [request(n) for n in range(100)])
     assert await drain_order(line, 9) == [], "a new bucket is empty"
     sent: list[int] = []
@@ -88,8 +104,10 @@ async def test_the_bucket_lets_through_what_the_limit_allows(line: ValkeyLine) -
     assert min(b - a for a, b in zip(sent, sent[1:], strict=False)) >= 1000
 
 
-async def test_a_request_larger_than_the_bucket_goes_into_debt_and_does_not_block(line: ValkeyLine) -> None:
-    await line.set_limits(POOL, "plan", {"tokens": 6000})
+async def test_a_request_larger_than_the_bucket_goes_into_debt_and_does_not_block(
+    line: ValkeyLine, valkey: ValkeyServer
+) -> None:
+    await limited(line, valkey, tokens=6000)
     await line.place(POOL, [request(n, estimated_input_tokens=3000, estimated_output_tokens=0) for n in range(3)])
     assert await drain_order(line, 9) == []
     line.virtual_now_ms = START_MS + 1010
@@ -102,8 +120,8 @@ async def test_a_request_larger_than_the_bucket_goes_into_debt_and_does_not_bloc
 
 async def test_nothing_goes_while_a_pause_is_in_force(line: ValkeyLine) -> None:
     await line.place(POOL, [request(n) for n in range(3)])
-    await line.pause(POOL, START_MS + 5000, "provider_limit")
-    await line.pause(POOL, START_MS + 1000, "provider_limit")
+    await line.pause(POOL, 5000, "provider_limit")
+    await line.pause(POOL, 1000, "provider_limit")
     line.virtual_now_ms = START_MS + 4999
     assert await drain_order(line, 9) == []
     line.virtual_now_ms = START_MS + 5000
@@ -116,6 +134,12 @@ async def test_concurrency_is_the_number_of_live_leases(line: ValkeyLine) -> Non
     assert (await line.dispatch(POOL, 9, 2)).request_ids == ()
     await line.finish(request(0, attempt=1))
     assert len((await line.dispatch(POOL, 9, 2)).request_ids) == 1
+
+
+async def test_without_a_known_limit_nothing_goes(line: ValkeyLine) -> None:
+    await line.place(POOL, [request(1)])
+    await line.set_limits(POOL, "plan", {"requests": None})
+    assert await drain_order(line, 9) == []
 
 
 async def test_a_late_worker_shows_nothing(line: ValkeyLine) -> None:
@@ -193,6 +217,7 @@ async def test_at_maxmemory_only_placing_and_deltas_are_refused(own_valkey: Valk
     identity = Identity(1, own_valkey.client().info("server")["run_id"])
     line = ValkeyLine(line_module.connect(own_valkey.url, identity), identity, virtual_now_ms=START_MS)
     own_valkey.client().hset(f"{line_module.base_key(POOL)}meta", "epoch", "1")
+    await open_wide(line)
     await line.place(POOL, [request(n) for n in range(6)])
     assert await drain_order(line, 2) == ["req_0000", "req_0001"]
     await line.start(POOL, "req_0000", 1, {"type": "processing"})
@@ -204,16 +229,16 @@ async def test_at_maxmemory_only_placing_and_deltas_are_refused(own_valkey: Valk
     assert await line.renew(POOL, [("req_0000", 1)]) == []
     assert await line.finish(request(0, attempt=1)) > 0
     assert await line.requeue(request(1), None, None, {"type": "retrying"})
-    await line.pause(POOL, START_MS - 1, "provider_limit")
+    await line.pause(POOL, 1, "provider_limit")
+    line.virtual_now_ms = START_MS + 1
     assert len(await drain_order(line, 9)) == 5
     assert await line.start(POOL, "req_0002", 1, {"type": "processing"}) > 0
 
 
-async def test_positions_agree_with_the_order_of_dispatch(line: ValkeyLine) -> None:
+async def test_positions_agree_with_the_order_of_dispatch(line: ValkeyLine, valkey: ValkeyServer) -> None:
     rows = [request(n * 10 + t, tier, f"{tier}{n % 3}") for n in range(60) for t, tier in enumerate(SHARES)]
-    await line.set_limits(POOL, "plan", {"requests": 60_000})
+    await limited(line, valkey, requests=60_000)
     await line.place(POOL, rows)
-    await drain_order(line, 1)
     answer = await line.view(POOL, [r.request_id for r in rows])
     view = read_view(answer)
     told = {

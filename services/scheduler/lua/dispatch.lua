@@ -29,39 +29,41 @@ end
 local bucket, levels, limits, capacity = load_bucket()
 local backoff = redis.call('ZRANGE', key('backoff'), 0, 0, 'WITHSCORES')
 local wait = backoff[2] and math.max(1, tonumber(backoff[2]) - now) or -1
+-- No limit known means the limits were lost, never that there are none.
+if next(limits) == nil then return {1000} end
 local pause = tonumber(bucket.paused_until) or 0
 if pause > now then return {math.min(pause - now, 1000)} end
 
 local heads, taken, answer = {}, 0, {wait}
 for _, tier in ipairs(tiers) do heads[tier] = head(tier) end
 while true do
-  local next, smallest = nil, nil
+  local first, smallest = nil, nil
   for _, h in pairs(heads) do
-    if not next or h.finish < next.finish or (h.finish == next.finish and h.tier < next.tier) then next = h end
+    if not first or h.finish < first.finish or (h.finish == first.finish and h.tier < first.tier) then first = h end
     if not smallest or h.T < smallest then smallest = h.T end
   end
-  if not next then break end
+  if not first then break end
   if taken >= many then answer[1] = 0 break end
   if concurrency >= 0 and redis.call('ZCARD', key('leases')) >= concurrency then answer[1] = 1000 break end
-  local need, short_ms = needs(next.input, next.output), 0
+  local need, short_ms = needs(first.input, first.output), 0
   for dim, level in pairs(levels) do
     local lack = math.min(need[dim], capacity[dim]) - level
     if lack > 1e-9 then short_ms = math.max(short_ms, lack * 60000 / (limits[dim] * pace(limits[dim]))) end
   end
   if short_ms > 0 then answer[1] = math.ceil(short_ms) break end
-  redis.call('ZPOPMIN', key('line:' .. next.tier))
-  redis.call('ZADD', key('leases'), now + lease_ms, next.id)
+  redis.call('ZPOPMIN', key('line:' .. first.tier))
+  redis.call('ZADD', key('leases'), now + lease_ms, first.id)
   for dim, level in pairs(levels) do levels[dim] = level - need[dim] end
-  redis.call('HINCRBYFLOAT', meta, 'sum:' .. next.tier, precise(-next.cost))
-  redis.call('HINCRBY', key('user:' .. next.tier .. ':' .. next.user), 'queued', -1)
-  local V = tonumber(redis.call('HGET', meta, 'V:' .. next.tier)) or 0
-  redis.call('HSET', meta, 'T:' .. next.tier, precise(next.finish),
-    'V:' .. next.tier, precise(math.max(V, next.tag - next.cost)),
+  redis.call('HINCRBYFLOAT', meta, 'sum:' .. first.tier, precise(-first.cost))
+  redis.call('HINCRBY', key('user:' .. first.tier .. ':' .. first.user), 'queued', -1)
+  local V = tonumber(redis.call('HGET', meta, 'V:' .. first.tier)) or 0
+  redis.call('HSET', meta, 'T:' .. first.tier, precise(first.finish),
+    'V:' .. first.tier, precise(math.max(V, first.tag - first.cost)),
     'V', precise(math.max(tonumber(redis.call('HGET', meta, 'V')) or 0, smallest)))
-  table.insert(answer, next.id)
-  table.insert(answer, next.attempt)
+  table.insert(answer, first.id)
+  table.insert(answer, first.attempt)
   taken = taken + 1
-  heads[next.tier] = head(next.tier)
+  heads[first.tier] = head(first.tier)
 end
 -- The first look at a new bucket starts its clock.
 if taken > 0 or not bucket.at then save_levels(levels) end

@@ -1,7 +1,7 @@
 -- Sets fields of the pool's bucket: plan, override and header limits, pauses, and what a further turn took.
 -- KEYS[1], ARGV[1..2]  see pool.lua
 -- ARGV[3]  'set': ARGV[4..] field and value pairs ('' deletes the field)
---          'pause': ARGV[4] until when in ms, ARGV[5] why; a later end already set is kept; 0 ends the pause
+--          'pause': ARGV[4] for how many ms from now, ARGV[5] why; a later end already set is kept; 0 ends the pause
 --          'spend': ARGV[4] input tokens, ARGV[5] output tokens, taken with one request, into debt if need be
 -- Returns 1.
 free_first()
@@ -11,11 +11,16 @@ if ARGV[3] == 'set' then
     else redis.call('HSET', key('bucket'), ARGV[i], ARGV[i + 1]) end
   end
 elseif ARGV[3] == 'pause' then
-  local until_ms = tonumber(ARGV[4])
-  if until_ms == 0 or until_ms > (tonumber(redis.call('HGET', key('bucket'), 'paused_until')) or 0) then
-    redis.call('HSET', key('bucket'), 'paused_until', until_ms, 'paused_why', ARGV[5])
+  -- Counted from this server's now: the callers' clocks may differ.
+  local length_ms = tonumber(ARGV[4])
+  if length_ms == 0 then
+    redis.call('HDEL', key('bucket'), 'paused_until', 'paused_why')
+  else
+    redis.call('HINCRBY', key('bucket'), 'pauses', 1)
+    if now + length_ms > (tonumber(redis.call('HGET', key('bucket'), 'paused_until')) or 0) then
+      redis.call('HSET', key('bucket'), 'paused_until', now + length_ms, 'paused_why', ARGV[5])
+    end
   end
-  if until_ms > 0 then redis.call('HINCRBY', key('bucket'), 'pauses', 1) end
 else
   local _, levels = load_bucket()
   local need = needs(tonumber(ARGV[4]), tonumber(ARGV[5]))
