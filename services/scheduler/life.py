@@ -330,6 +330,10 @@ class Requests(Protocol):
         """Removes delivered rows of the outbox."""
         ...
 
+    async def set_aside(self, outbox_id: int) -> None:
+        """Keeps a row that its receiver will never take out of the others' way."""
+        ...
+
     async def apply_tiers(self, changes: Sequence[tuple[str, TierTerms]]) -> None:
         """Keeps each user's newest tier."""
         ...

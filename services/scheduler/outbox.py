@@ -24,11 +24,15 @@ class QuotaUnavailable(Exception):
     """Quota did not take the settlements."""
 
 
+class QuotaRefused(Exception):
+    """Quota will never take one of the settlements."""
+
+
 class Quota(Protocol):
     """Who must hear."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Returns once all are durable there; `QuotaUnavailable` otherwise. Repeatable."""
+        """Returns once all are durable there; `QuotaUnavailable` or `QuotaRefused` otherwise. Repeatable."""
         ...
 
 
@@ -68,11 +72,26 @@ class Outbox:
         settlements = await self._requests.settlements(BATCH)
         if settlements:
             begun_ns = self._clock.now_ms() * 1_000_000
-            await self._quota.settle(settlements)
-            await self._requests.settled([s.outbox_id for s in settlements])
+            try:
+                await self._settle(settlements)
+            except QuotaRefused:
+                # One that is refused must not hold up the others, nor be lost.
+                for settlement in settlements:
+                    await self._settle_alone(settlement)
             if telemetry.enabled():
                 _trace(settlements, begun_ns)
         return len(settlements)
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> None:
+        await self._quota.settle(settlements)
+        await self._requests.settled([s.outbox_id for s in settlements])
+
+    async def _settle_alone(self, settlement: Settlement) -> None:
+        try:
+            await self._settle([settlement])
+        except QuotaRefused as error:
+            log.error("the settlement of %s is set aside: %s", settlement.request_id, error)
+            await self._requests.set_aside(settlement.outbox_id)
 
 
 def _trace(settlements: Sequence[Settlement], begun_ns: int) -> None:

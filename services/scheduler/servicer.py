@@ -15,12 +15,12 @@ from headgate.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 
 from services import telemetry
 from services.clock import Clock
-from services.rpc.status import Refusal
+from services.rpc.status import Refusal, refusal_of
 from services.scheduler import messages
 from services.scheduler.intake import Intake, Models, Work, terms_of, work_hash
 from services.scheduler.life import LineUnavailable, Refused, Request, Requests, Settlement, Submission
 from services.scheduler.line import ValkeyLine
-from services.scheduler.outbox import QuotaUnavailable
+from services.scheduler.outbox import QuotaRefused, QuotaUnavailable
 from services.scheduler.providers import Provider
 from services.scheduler.waits import Place, PoolView
 from services.scheduler.watches import Happened, Watches
@@ -258,6 +258,9 @@ class QuotaOverGrpc:
         try:
             await self._stub.Settle(SettleRequest(settlements=[messages.settlement(s) for s in settlements]))
         except grpc.aio.AioRpcError as error:
+            refusal = refusal_of(error)
+            if refusal.domain and refusal.code is not grpc.StatusCode.UNAVAILABLE:
+                raise QuotaRefused(refusal.message) from error
             raise QuotaUnavailable(f"quota answered {error.code().name}") from error
 
 

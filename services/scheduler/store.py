@@ -119,6 +119,10 @@ class SqlRequests:
         statement = delete(outbox).where(outbox.c.outbox_id.in_(outbox_ids))
         await self._database.write(lambda connection: connection.execute(statement).rowcount)
 
+    async def set_aside(self, outbox_id: int) -> None:
+        statement = update(outbox).where(outbox.c.outbox_id == outbox_id).values(refused=True)
+        await self._database.write(lambda connection: connection.execute(statement).rowcount)
+
     async def apply_tiers(self, changes: Sequence[tuple[str, TierTerms]]) -> None:
         await self._database.write(partial(_apply_tiers, changes=changes))
 
@@ -316,7 +320,9 @@ def _tell(connection: Connection, seqs: Sequence[tuple[str, int]]) -> None:
 
 
 def _settlements(connection: Connection, many: int) -> list[Settlement]:
-    rows = connection.execute(select(outbox).order_by(outbox.c.outbox_id).limit(many)).mappings()
+    told = [column for column in outbox.c if column.name != "refused"]
+    query = select(*told).where(~outbox.c.refused).order_by(outbox.c.outbox_id).limit(many)
+    rows = connection.execute(query).mappings()
     return [Settlement(**{**row, "turns": msgspec.json.decode(row["turns"], type=tuple[Turn, ...])}) for row in rows]
 
 

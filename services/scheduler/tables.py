@@ -100,6 +100,7 @@ outbox = Table(
     Column("turns", Text, nullable=False),
     Column("pool", String(64), nullable=False),
     Column("traceparent", String(64), nullable=False),
+    Column("refused", Boolean, nullable=False, server_default=false()),
 )
 
 identity = Table(

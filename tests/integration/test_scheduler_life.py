@@ -194,6 +194,19 @@ async def test_settlements_wait_for_quota(scheduler: Scheduler) -> None:
     assert (await scheduler.quota.end(request_id)).counted
 
 
+async def test_a_settlement_that_is_refused_holds_up_no_other(scheduler: Scheduler) -> None:
+    scheduler.quota.refuses = {"eve"}
+    scheduler.quota.down = True
+    users = ("ada", "eve", "ada")
+    ids = [await scheduler.submit(user_id=user) for user in users]
+    for request_id, user in zip(ids, users, strict=True):
+        await scheduler.end(request_id, user)
+    scheduler.quota.down = False
+    for request_id in (ids[0], ids[2]):
+        assert (await scheduler.quota.end(request_id)).counted
+    assert scheduler.quota.ends(ids[1]) == []
+
+
 async def test_a_restart_puts_back_what_ran_and_nothing_is_lost(scheduler: Scheduler) -> None:
     held = asyncio.Event()
 

@@ -111,11 +111,14 @@ class FakeQuota(quota_pb2_grpc.QuotaServiceServicer):
     def __init__(self) -> None:
         self.settlements: list[quota.Settlement] = []
         self.down = False
+        self.refuses: set[str] = set()
         self.changed = asyncio.Condition()
 
     async def Settle(self, request: quota.SettleRequest, context: Any) -> quota.SettleResponse:
         if self.down:
             raise Refusal(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", "Away.")
+        if any(s.user_id in self.refuses for s in request.settlements):
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "Never.", "quota.headgate")
         async with self.changed:
             self.settlements += request.settlements
             self.changed.notify_all()
@@ -205,11 +208,11 @@ class Scheduler:
         finally:
             call.cancel()
 
-    async def end(self, request_id: str) -> tuple[pb.Request, list[str]]:
+    async def end(self, request_id: str, user_id: str = "ada") -> tuple[pb.Request, list[str]]:
         """Follows a request to its end; the request and the kinds of its events."""
         kinds: list[str] = []
         async with self.watch(request_id) as following:
-            ask = pb.ReplayRequest(items=[pb.ReplayItem(request_id=request_id, after=0, user_id="ada")])
+            ask = pb.ReplayRequest(items=[pb.ReplayItem(request_id=request_id, after=0, user_id=user_id)])
             replayed = (await self.stub.Replay(ask)).replayed[0]
             seen = 0
             for event in replayed.events:

@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("turns", sa.Text(), nullable=False),
         sa.Column("pool", sa.String(64), nullable=False),
         sa.Column("traceparent", sa.String(64), nullable=False),
+        sa.Column("refused", sa.Boolean(), nullable=False, server_default=sa.false()),
     )
     op.create_table(
         "scheduler_requests",
