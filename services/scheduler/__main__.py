@@ -103,7 +103,10 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
         set_limits=partial(put_limits, rules.provider, settings.overrides),
     )  # fmt: skip
     keeper = Keeper(line, rebuilder, pools, wake)
-    sweeps = Sweeps(requests, line, attempts, rules.prices, pools, clock=clock, on_settlement=outbox.poke)
+    sweeps = Sweeps(
+        requests, line, attempts, rules.prices, pools,
+        clock=clock, retention_days=settings.retention_days, on_settlement=outbox.poke,
+    )  # fmt: skip
     for pool in pools:
         limit = settings.provider_concurrency or rules.provider.limits[pool].concurrency
         dispatchers[pool] = Dispatcher(

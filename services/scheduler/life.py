@@ -322,6 +322,10 @@ class Requests(Protocol):
         """Notes (id, number of the final event) once the ending script has run."""
         ...
 
+    async def purge(self, ended_before_ms: int, many: int) -> int:
+        """Deletes rows that ended before that, and tombstones as old; the number of rows deleted."""
+        ...
+
     async def settlements(self, many: int) -> list[Settlement]:
         """The oldest rows of the outbox."""
         ...

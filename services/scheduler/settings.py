@@ -38,6 +38,8 @@ class Settings:
     attempt_timeout_ms: int = variable("HEADGATE_ATTEMPT_TIMEOUT_MS", integer(1_000, 3_600_000), default=600_000)
     queue_length: int = variable("HEADGATE_QUEUE_LENGTH", integer(1, 10_000_000), default=100_000)
     """Requests one tier of a pool may have queued."""
+    retention_days: int = variable("HEADGATE_RETENTION_DAYS", integer(1, 3_650), default=30)
+    """How long ended requests are kept, prompt and answer included."""
     drain_ms: int = variable("HEADGATE_DRAIN_MS", integer(0, 3_600_000), default=25_000)
     """How long running attempts may go on after SIGTERM; what is left then is queued again."""
     tls_cert: Path | None = variable("HEADGATE_TLS_CERT", Path, default=None)

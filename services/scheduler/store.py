@@ -29,7 +29,7 @@ from services.scheduler.life import (
     after,
     counted,
 )
-from services.scheduler.tables import outbox, requests
+from services.scheduler.tables import outbox, requests, tombstones
 from services.sql import Database
 
 _PLAIN = [column.name for column in sql.LIGHT if column.name not in (*sql.TOKENS, "state", "code")]
@@ -111,6 +111,9 @@ class SqlRequests:
 
     async def tell(self, seqs: Sequence[tuple[str, int]]) -> None:
         await self._database.write(partial(_tell, seqs=seqs))
+
+    async def purge(self, ended_before_ms: int, many: int) -> int:
+        return await self._database.write(partial(_purge, ended_before_ms=ended_before_ms, many=many))
 
     async def settlements(self, many: int) -> list[Settlement]:
         return await self._database.read(partial(_settlements, many=many))
@@ -317,6 +320,14 @@ def _account(connection: Connection, items: Sequence[tuple[str, int]], now_ms: i
 def _tell(connection: Connection, seqs: Sequence[tuple[str, int]]) -> None:
     for request_id, seq in sorted(seqs):
         connection.execute(sql.TELL, {"id": request_id, "seq": seq})
+
+
+def _purge(connection: Connection, ended_before_ms: int, many: int) -> int:
+    old = select(requests.c.acceptance).where(requests.c.ended_ms < ended_before_ms, requests.c.told)
+    # In order of acceptance the oldest come first, so no index of ends is needed.
+    oldest = old.order_by(requests.c.acceptance).limit(many)
+    connection.execute(delete(tombstones).where(tombstones.c.made_ms < ended_before_ms))
+    return connection.execute(delete(requests).where(requests.c.acceptance.in_(oldest))).rowcount
 
 
 def _settlements(connection: Connection, many: int) -> list[Settlement]:

@@ -21,6 +21,8 @@ RENEW_MS = 2_000
 LEASES_MS = 2_000
 DEADLINES_MS = 1_000
 MISSING_MS = 10_000
+PURGE_MS = 600_000
+DAY_MS = 86_400_000
 SETTLED_AGE_MS = 10_000
 """Younger rows may still be on their way from SQL to Valkey."""
 BATCH = 500
@@ -38,8 +40,10 @@ class Sweeps:
         pools: Sequence[str],
         *,
         clock: Clock,
+        retention_days: int,
         on_settlement: Callable[[], None],
     ) -> None:
+        self._retention_days = retention_days
         self._requests = requests
         self._line = line
         self._attempts = attempts
@@ -58,6 +62,7 @@ class Sweeps:
             (DEADLINES_MS, self.deadlines),
             (MISSING_MS, self.missing),
             (MISSING_MS, self.untold),
+            (PURGE_MS, self.purge),
         ]
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -131,6 +136,12 @@ class Sweeps:
         """Runs the ending script for ended rows that are not known to have had it."""
         while rows := await self._requests.untold(BATCH):
             await self._tell(rows)
+
+    async def purge(self) -> None:
+        """Deletes what is older than it may get."""
+        before_ms = self._clock.now_ms() - self._retention_days * DAY_MS
+        while await self._requests.purge(before_ms, BATCH) == BATCH:
+            await asyncio.sleep(0)
 
     async def _lost(self, row: Request) -> None:
         log.warning("attempt %d of %s was lost and is put back in line", row.attempt, row.request_id)

@@ -276,6 +276,21 @@ async def test_erasing_leaves_the_request_without_its_words(store: SqlRequests) 
     assert (whole.prompt, whole.svg) == ("", "")
 
 
+async def test_what_is_old_is_deleted_and_nothing_else(store: SqlRequests) -> None:
+    for number in range(4):
+        await running(store, number)
+    for number in range(3):
+        await store.finish(f"req_{number}", 1, DONE, [], NOW + number)
+    await store.tell([("req_0", 1), ("req_1", 2)])
+    await store.account([("req_gone", 1)], NOW)
+    assert await store.purge(NOW + 9, 1) == 1, "a batch at a time, oldest first"
+    assert [await store.get(f"req_{n}") is None for n in range(4)] == [True, False, False, False]
+    assert await store.purge(NOW + 9, 10) == 1
+    assert [await store.get(f"req_{n}") is None for n in range(4)] == [True, True, False, False], (
+        "untold and running stay"
+    )
+
+
 async def test_only_one_rebuilds(database: sql.Database) -> None:
     identity = SqlIdentity(database)
     assert await identity.read() == (0, "", 0)
