@@ -141,7 +141,7 @@ class Sweeps:
         """Deletes what is older than it may get."""
         before_ms = self._clock.now_ms() - self._retention_days * DAY_MS
         while await self._requests.purge(before_ms, BATCH) == BATCH:
-            await asyncio.sleep(0)
+            continue
 
     async def _lost(self, row: Request) -> None:
         log.warning("attempt %d of %s was lost and is put back in line", row.attempt, row.request_id)

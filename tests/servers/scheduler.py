@@ -84,6 +84,7 @@ class FakeGenerator(generator_pb2_grpc.GeneratorServiceServicer):
         self.steps = steps
         self.asked: list[gen.GenerateRequest] = []
         self.cancelled: list[str] = []
+        self._telling: set[asyncio.Task[None]] = set()
         self.changed = asyncio.Condition()
 
     async def Generate(self, request: gen.GenerateRequest, context: Any) -> AsyncIterator[gen.GenerateResponse]:
@@ -93,7 +94,14 @@ class FakeGenerator(generator_pb2_grpc.GeneratorServiceServicer):
                 yield step
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled.append(request.request_id)
+            self._tell_later()
             raise
+
+    def _tell_later(self) -> None:
+        # The cancelled call itself cannot wait for the lock any more.
+        task = asyncio.get_running_loop().create_task(self._note([], None))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
         async with self.changed:
@@ -256,6 +264,21 @@ async def running_scheduler(database_url: str, redis_url: str, **settings: Any) 
             await channel.close()
             for server in servers:
                 await server.grpc.stop(0)
+
+
+@contextlib.asynccontextmanager
+async def second_replica(first: Scheduler, folder: Path) -> AsyncIterator[Scheduler]:
+    """Another scheduler on the same stores, with the same neighbours and an address of its own."""
+    address = f"unix:{folder}/replica.sock"
+    channel = open_channel(address)
+    stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+    replica = Scheduler(stub, first.generator, first.quota, {**first.environment, "listen": address})
+    await replica.start()
+    try:
+        yield replica
+    finally:
+        await replica.stop()
+        await channel.close()
 
 
 def sqlite_url(folder: Path) -> str:

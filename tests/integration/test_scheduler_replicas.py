@@ -1,0 +1,111 @@
+"""Two schedulers on the same stores: each request is attempted once, watched from either, and one may go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from headgate.generator.v1 import generator_pb2 as gen
+from headgate.scheduler.v1 import scheduler_pb2 as pb
+
+from tests.servers.postgres import PostgresServer
+from tests.servers.scheduler import (
+    drawn,
+    draws,
+    migrate,
+    running_scheduler,
+    second_replica,
+    sqlite_url,
+    started,
+    used,
+)
+from tests.servers.valkey import ValkeyServer
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield sqlite_url(tmp_path)
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    name = server.cloned("scheduler_template", migrate)
+    yield server.url(name)
+    server.drop(name)
+
+
+async def test_two_replicas_share_the_work(database_url: str, tmp_path: Path, valkey: ValkeyServer) -> None:
+    async with (
+        running_scheduler(database_url, valkey.url, provider_rpm=6000) as one,
+        second_replica(one, tmp_path) as two,
+    ):
+        submissions = [(one, two)[n % 2].stub.Submit(one.submission()) for n in range(40)]
+        ids = [answer.request.request_id for answer in await asyncio.gather(*submissions)]
+        # Each watches from the replica that did not accept it.
+        ends = await asyncio.gather(*((two, one)[n % 2].end(request_id) for n, request_id in enumerate(ids)))
+        assert {ended.state for ended, _ in ends} == {pb.STATE_COMPLETED}
+        assert [ended.attempts for ended, _ in ends] == [1] * 40
+        assert Counter(request.request_id for request in one.generator.asked) == Counter(ids)
+        for request_id in ids:
+            await one.quota.end(request_id)
+            # Both may deliver the same row of the outbox; it says the same.
+            assert {s.counted for s in one.quota.ends(request_id)} == {True}
+
+
+async def test_what_a_replica_leaves_the_other_takes_over(tmp_path: Path, valkey: ValkeyServer) -> None:
+    door = asyncio.Event()
+
+    async def steps(request: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
+        yield started()
+        if request.attempt == 1:
+            await door.wait()
+        yield used()
+        yield drawn()
+
+    async with running_scheduler(sqlite_url(tmp_path), valkey.url) as one:
+        one.generator.steps = steps
+        async with second_replica(one, tmp_path) as two:
+            ids = [await two.submit() for _ in range(12)]
+            await one.generator.until(lambda: len(one.generator.asked) == 12, "twelve attempts, on both")
+        one.generator.steps = draws
+        door.set()
+        for request_id in ids:
+            ended, _ = await one.end(request_id)
+            assert ended.state == pb.STATE_COMPLETED
+            assert ended.attempts <= 2
+            assert (await one.quota.end(request_id)).counted
+
+
+async def test_a_cancel_at_one_stops_the_attempt_of_the_other(tmp_path: Path, valkey: ValkeyServer) -> None:
+    async def steps(_: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
+        yield started()
+        await asyncio.Event().wait()
+
+    async with (
+        running_scheduler(sqlite_url(tmp_path), valkey.url) as one,
+        second_replica(one, tmp_path) as two,
+    ):
+        one.generator.steps = steps
+        ids = [await one.submit() for _ in range(6)]
+        await one.generator.until(lambda: len(one.generator.asked) == 6, "six attempts")
+        for request_id in ids:
+            await two.stub.Cancel(pb.CancelRequest(request_id=request_id, user_id="ada"))
+        await one.generator.until(lambda: sorted(one.generator.cancelled) == sorted(ids), "all stopped upstream")
+
+
+async def test_one_rebuilds_and_both_go_on(tmp_path: Path, own_valkey: ValkeyServer) -> None:
+    async with (
+        running_scheduler(sqlite_url(tmp_path), own_valkey.url, provider_rpm=600) as one,
+        second_replica(one, tmp_path) as two,
+    ):
+        ids = [await (one, two)[n % 2].submit() for n in range(10)]
+        own_valkey.kill()
+        own_valkey.lose_data()
+        own_valkey.start()
+        for request_id in ids:
+            ended, _ = await two.end(request_id)
+            assert ended.state == pb.STATE_COMPLETED
+        for request_id in ids:
+            assert (await one.quota.end(request_id)).counted
