@@ -1,0 +1,192 @@
+"""Each sweep mends what a crash at one point leaves behind. A crash is simulated by not doing the second write."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from services import sql
+from services.pricing import read_prices
+from services.scheduler import line as line_module
+from services.scheduler.attempts import Attempts
+from services.scheduler.life import End, Request, Retry, State, TierTerms
+from services.scheduler.line import LEASE_MS, Identity, ValkeyLine
+from services.scheduler.store import SqlRequests
+from services.scheduler.sweeps import SETTLED_AGE_MS, Sweeps
+from services.settings import config_dir
+from tests.contract.scheduler.test_scheduler_store import submission
+from tests.servers.quota import VirtualClock
+from tests.servers.scheduler import migrate, sqlite_url
+from tests.servers.valkey import ValkeyServer
+
+POOL = "sonnet"
+NOW = 1_795_500_000_000
+DONE = End(State.COMPLETED, result="flowchart TD")
+
+
+class NoAttempts(Attempts):
+    """This process runs nothing: whoever did is dead."""
+
+    def __init__(self) -> None:
+        self._running = {}
+
+
+@dataclass
+class Stores:
+    requests: SqlRequests
+    line: ValkeyLine
+    clock: VirtualClock
+    sweeps: Sweeps
+
+    async def accepted(self, number: int = 1, *, placed: bool = True) -> Request:
+        terms = TierTerms("pro", 1, 4, 100)
+        request, _ = await self.requests.submit(submission(number, tier=terms, max_wait_ms=60_000), NOW)
+        if placed:
+            await self.line.place(POOL, [request])
+        return request
+
+    async def running(self, number: int = 1) -> Request:
+        await self.accepted(number)
+        await self.line.dispatch(POOL, 1, None)
+        begun = await self.requests.begin(f"req_{number}", 0, NOW)
+        assert begun is not None
+        await self.line.start(POOL, begun.request_id, 1, {"type": "processing", "attempt": 1})
+        return begun
+
+    async def later(self, ms: int) -> None:
+        self.clock.advance(ms)
+        self.line.virtual_now_ms = self.clock.now_ms()
+
+    async def state(self, number: int = 1) -> State:
+        row = await self.requests.get(f"req_{number}")
+        assert row is not None
+        return row.state
+
+    async def in_line(self) -> list[str]:
+        return [request_id for request_id, _ in (await self.line.dispatch(POOL, 9, None)).request_ids]
+
+
+@pytest.fixture
+async def stores(tmp_path: Path, valkey: ValkeyServer) -> AsyncIterator[Stores]:
+    migrate(sqlite_url(tmp_path))
+    database = sql.connect(sqlite_url(tmp_path))
+    identity = Identity(1, valkey.client().info("server")["run_id"])
+    client = line_module.connect(valkey.url, identity)
+    line = ValkeyLine(client, identity, virtual_now_ms=NOW - 60_000)
+    valkey.client().hset(f"{line_module.base_key(POOL)}meta", "epoch", "1")
+    await line.set_limits(POOL, "plan", {"requests": 6_000_000})
+    await line.dispatch(POOL, 0, None)
+    line.virtual_now_ms = NOW
+    requests, clock = SqlRequests(database), VirtualClock(NOW)
+    prices = read_prices(config_dir() / "prices.yaml")
+    sweeps = Sweeps(
+        requests, line, NoAttempts(), prices, [POOL], clock=clock, retention_days=30, on_settlement=lambda: None
+    )
+    yield Stores(requests, line, clock, sweeps)
+    await client.aclose()
+    await database.close()
+
+
+async def test_dead_between_the_commit_and_the_place(stores: Stores) -> None:
+    await stores.accepted(placed=False)
+    await stores.sweeps.missing()
+    assert await stores.in_line() == [], "it may still be on its way"
+    await stores.later(SETTLED_AGE_MS)
+    await stores.sweeps.missing()
+    await stores.sweeps.missing()
+    assert await stores.in_line() == ["req_1"]
+
+
+async def test_dead_between_the_pop_and_the_begin(stores: Stores) -> None:
+    await stores.accepted()
+    assert await stores.in_line() == ["req_1"]
+    await stores.sweeps.expired_leases()
+    assert await stores.in_line() == [], "its lease still holds"
+    await stores.later(LEASE_MS)
+    await stores.sweeps.expired_leases()
+    assert await stores.in_line() == ["req_1"]
+    assert await stores.state() is State.QUEUED
+
+
+async def test_dead_while_an_attempt_runs(stores: Stores) -> None:
+    await stores.running()
+    await stores.later(LEASE_MS)
+    await stores.sweeps.expired_leases()
+    assert await stores.state() is State.QUEUED
+    assert await stores.in_line() == ["req_1"]
+    (told,) = await stores.requests.settlements(9)
+    assert not told.final
+    assert [(turn.attempt, turn.estimated) for turn in told.turns] == [(1, True)], "nobody saw what it used"
+
+
+async def test_a_running_row_without_a_lease_is_lost(stores: Stores, valkey: ValkeyServer) -> None:
+    await stores.running()
+    valkey.client().delete(f"{line_module.base_key(POOL)}leases")
+    await stores.later(SETTLED_AGE_MS)
+    await stores.sweeps.missing()
+    assert await stores.state() is State.QUEUED
+    assert await stores.in_line() == ["req_1"]
+
+
+async def test_dead_between_the_end_and_its_script(stores: Stores) -> None:
+    await stores.running()
+    await stores.requests.finish("req_1", 1, DONE, [], NOW)
+    assert (await stores.line.view(POOL))["running"] == 1
+    await stores.sweeps.untold()
+    assert (await stores.line.view(POOL))["running"] == 0
+    assert [event["type"] for _, event in await stores.line.events(POOL, "req_1", 0)] == ["processing", "ended"]
+    assert await stores.requests.untold(9) == []
+
+
+async def test_an_ended_row_whose_lease_runs_out_is_ended_there_too(stores: Stores) -> None:
+    await stores.running()
+    await stores.requests.finish("req_1", 1, DONE, [], NOW)
+    await stores.later(LEASE_MS)
+    await stores.sweeps.expired_leases()
+    assert (await stores.line.view(POOL))["running"] == 0
+    assert await stores.state() is State.COMPLETED
+
+
+async def test_dead_between_the_requeue_and_its_script(stores: Stores) -> None:
+    await stores.running()
+    await stores.requests.requeue("req_1", 1, Retry(0, ""), [], NOW)
+    await stores.later(LEASE_MS)
+    await stores.sweeps.expired_leases()
+    assert await stores.in_line() == ["req_1"]
+
+
+async def test_a_request_that_sql_does_not_know_holds_nothing(stores: Stores) -> None:
+    request = await stores.accepted()
+    ghost = Request(**{**vars(request), "request_id": "req_ghost"})
+    await stores.line.place(POOL, [ghost])
+    assert await stores.in_line() == ["req_1", "req_ghost"]
+    await stores.later(LEASE_MS)
+    await stores.sweeps.expired_leases()
+    view = await stores.line.view(POOL)
+    assert view["running"] == 0
+    assert await stores.in_line() == ["req_1"]
+
+
+async def test_a_deadline_ends_what_waits_and_not_what_runs(stores: Stores) -> None:
+    await stores.running(1)
+    await stores.accepted(2)
+    await stores.later(60_000)
+    await stores.sweeps.deadlines()
+    assert (await stores.state(1), await stores.state(2)) == (State.RUNNING, State.EXPIRED)
+    assert await stores.in_line() == []
+    assert [(s.request_id, s.counted) for s in await stores.requests.settlements(9)] == [("req_2", False)]
+
+
+async def test_a_long_queue_is_compared_a_batch_at_a_time(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.scheduler.sweeps.BATCH", 2)
+    for number in range(5):
+        await stores.accepted(number, placed=number != 4)
+    await stores.later(SETTLED_AGE_MS)
+    for _ in range(2):
+        await stores.sweeps.missing()
+    assert (await stores.line.missing(POOL, ["req_4"])) == ["req_4"], "not reached yet"
+    await stores.sweeps.missing()
+    assert (await stores.line.missing(POOL, ["req_4"])) == []
