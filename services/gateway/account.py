@@ -21,7 +21,10 @@ class Account:
     """The caller's own figures."""
 
     def __init__(
-        self, quota: QuotaServiceAsyncStub, callers: Callers, outstanding: Callable[[str], Awaitable[int]]
+        self,
+        quota: QuotaServiceAsyncStub,
+        callers: Callers,
+        outstanding: Callable[[quota_pb2.User, quota_pb2.Tier], Awaitable[int]],
     ) -> None:
         self._quota = quota
         self._callers = callers
@@ -38,7 +41,7 @@ class Account:
                 "used": usage.used,
                 "limit": usage.limit,
                 "resetTime": rfc3339(usage.reset_time),
-                "outstanding": await self._outstanding(answer.user.user_id),
+                "outstanding": await self._outstanding(answer.user, answer.tier),
                 "outstandingLimit": answer.tier.outstanding,
             }
         )

@@ -50,8 +50,6 @@ WAIT_LIMIT_MS = 120_000
 """Longest long poll; proxies in between give up sooner rather than later."""
 RESOLVE_DEADLINE_S = 2.0
 """The place of a refused request goes back by itself within minutes, so the answer waits no longer for it."""
-OUTSTANDING_PAGES = 10
-"""Pages of 100 looked through for what is under way: the largest tier may have 1,000 of them."""
 SETTLED = (quota_pb2.RESERVATION_STATE_COUNTED, quota_pb2.RESERVATION_STATE_GIVEN_BACK)
 RETURNED = (quota_pb2.RESERVATION_STATE_GIVEN_BACK, quota_pb2.RESERVATION_STATE_ABSENT)
 log = logging.getLogger(__name__)
@@ -194,16 +192,10 @@ class Diagrams:
         items = [request_fields(r, self._links, with_cost=True, with_result=False) for r in page.requests]
         return json_response({"items": items, "nextCursor": page.next_page_token or None})
 
-    async def outstanding(self, user_id: str) -> int:
-        """How many of a user's newest requests are queued or running."""
-        count, token = 0, ""
-        for _ in range(OUTSTANDING_PAGES):
-            page = await self._scheduler.List(pb.ListRequest(user_id=user_id, page_size=100, page_token=token))
-            count += sum(request.state not in ENDED for request in page.requests)
-            token = page.next_page_token
-            if not token:
-                break
-        return count
+    async def outstanding(self, user: quota_pb2.User, tier: quota_pb2.Tier) -> int:
+        """How many of a user's requests are queued or running."""
+        question = pb.GetWaitRequest(user_id=user.user_id, tier=_terms(user, tier))
+        return int((await self._scheduler.GetWait(question)).outstanding)
 
     async def picture(self, request: Request) -> Response:
         """The picture of a completed request, by its unguessable id."""

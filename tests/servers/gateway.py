@@ -272,7 +272,9 @@ class FakeScheduler(Scripted, scheduler_pb2_grpc.SchedulerServiceServicer):
 
     async def GetWait(self, request: sched.GetWaitRequest, context: Any) -> sched.GetWaitResponse:
         self._note("GetWait", request)
-        return sched.GetWaitResponse(place=place(7, 1_250))
+        alive = (sched.STATE_QUEUED, sched.STATE_RUNNING)
+        count = sum(known.state in alive for known in self.requests.values())
+        return sched.GetWaitResponse(place=place(7, 1_250), outstanding=count)
 
     async def Replay(self, request: sched.ReplayRequest, context: Any) -> sched.ReplayResponse:
         self._note("Replay", request)
