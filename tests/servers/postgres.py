@@ -6,7 +6,6 @@ survive a power cut) and dies with the process that started it, however that one
 
 from __future__ import annotations
 
-import ctypes
 import glob
 import importlib.util
 import os
@@ -28,7 +27,6 @@ from psycopg import sql
 
 START_DEADLINE_S = 60
 FOLDER_PREFIX = "headgate-pg-"
-PR_SET_PDEATHSIG = 1
 SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0777",
@@ -118,9 +116,9 @@ def start_server(**settings: str) -> PostgresServer:
         options = [f"--{name}={value}" for name, value in {**SETTINGS, **settings}.items()]
         with open(folder / "log", "wb") as log:
             process = subprocess.Popen(
-                [binaries / "postgres", "-D", folder / "data", "-k", folder, *options],
+                [*_tether(), binaries / "postgres", "-D", folder / "data", "-k", folder, *options],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder,
-                preexec_fn=_die_with_parent(os.getpid()), **identity,
+                **identity,
             )  # fmt: skip
         server = PostgresServer(folder, process)
         _wait_until_ready(server)
@@ -171,18 +169,11 @@ def _reachable(binaries: Path, folder: Path, identity: dict[str, Any]) -> Path:
     return binaries
 
 
-def _die_with_parent(parent: int) -> Callable[[], None] | None:
-    """What a child runs before it becomes the server: the kernel ends it when its parent ends (Linux)."""
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None)
-
-    def set_signal() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return set_signal
+def _tether() -> list[str]:
+    """What makes the kernel end the server when we end (Linux). A program, for no code of ours may run between fork
+    and exec: once gRPC has threads that was seen to crash the child."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "QUIT"] if setpriv and sys.platform == "linux" else []
 
 
 def _wait_until_ready(server: PostgresServer) -> None:

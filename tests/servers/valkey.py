@@ -5,10 +5,8 @@ It listens on a socket file in a folder of its own and dies with the process tha
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,16 +18,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from services.embedded import tether as tether_module
 from services.embedded.valkey import find_server
 
 START_DEADLINE_S = 20
-PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """Run in a child before it executes: the kernel kills it when its parent ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @dataclass
@@ -54,7 +46,8 @@ class ValkeyServer:
         program = os.environ.get("HEADGATE_TEST_VALKEY") or find_server()
         command = [program, "--port", "0", "--unixsocket", f"{self.folder}/valkey.sock", "--dir", str(self.folder)]
         command += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", *self.options]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent)
+        tether = [sys.executable, "-I", "-S", tether_module.__file__, str(os.getpid())]
+        self.process = subprocess.Popen([*tether, *command], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + START_DEADLINE_S
         while True:
             try:
