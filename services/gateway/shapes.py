@@ -19,8 +19,9 @@ KINDS = (
 REQUEST_ID = re.compile(r"req_[0-9A-Za-z]{1,60}\Z")
 USER_ID = re.compile(r"[^\x00-\x20\x7f/]{1,128}\Z")
 IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}\Z")
-# \x00 cannot be stored in PostgreSQL; a prompt of blanks asks for nothing.
-_PROMPT = r"^[^\x00]*[^\s\x00][^\x00]*$"
+# \x00 cannot be stored in PostgreSQL; a prompt of blanks asks for nothing. Looking ahead keeps the time linear:
+# three repeats in a row took half a minute to refuse 100,000 characters that end in \x00.
+_PROMPT = r"^(?=\s*\S)[^\x00]*\Z"
 
 T = TypeVar("T", bound=Struct)
 
