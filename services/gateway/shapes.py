@@ -86,16 +86,22 @@ class StatusChange(Struct):
 def read(body: bytes, shape: type[T]) -> T:
     """Reads a body. Problem 400 if it is not JSON, 422 with every wrong field if it is of another shape."""
     try:
-        # Counting brackets is a bound on depth that costs nothing; only a body beyond it is looked at closely.
-        if body.count(b"{") + body.count(b"[") > DEPTH_LIMIT:
-            _check_depth(msgspec.json.decode(body))
-        return msgspec.json.decode(body, type=shape)
+        value = msgspec.json.decode(body)
     except msgspec.ValidationError:
-        raise invalid(*_wrong_fields(msgspec.json.decode(body), shape, "")) from None
+        # Well-formed, with a number that nothing here could hold.
+        raise invalid(("", "Must not contain numbers beyond the range of a double.")) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise not_json(str(error) + ".") from None
     except RecursionError:
         raise _too_deep() from None
+    # Counting brackets is a bound on depth that costs nothing; only a body beyond it is looked at closely.
+    if body.count(b"{") + body.count(b"[") > DEPTH_LIMIT:
+        _check_depth(value)
+    try:
+        # Never from the bytes again: a name that came twice, or what is broken further on, was judged differently there.
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError:
+        raise invalid(*_wrong_fields(value, shape, "")) from None
 
 
 def _too_deep() -> Problem:

@@ -129,7 +129,14 @@ async def test_bad_fields_are_named_and_change_nothing(gateway: Running, call: s
         assert gateway.quota.named(*CHANGING) + gateway.scheduler.named(*CHANGING) == [], case
 
 
-NOT_JSON = [b"", b"{", b"prompt=a", b'{"prompt": "a"', b"\xff\xfe", b'{"prompt": NaN}', b'{"prompt": "\\ud800"}']
+NOT_JSON = [
+    *(b"", b"{", b"prompt=a", b'{"prompt": "a"', b"\xff\xfe", b'{"prompt": NaN}', b'{"prompt": "\\ud800"}'),
+    # Fields that are wrong come first, what is no JSON behind them.
+    *(
+        b'{"prompt": 1, "tier": 1, "status": 1' + rest
+        for rest in (b"", b', "more": NaN}', b', "more": "\\ud800"}', b"} x")
+    ),
+]
 BODIES = [
     ("POST", GENERATE, USER),
     ("POST", "/api/admin/users", ADMIN),
@@ -153,6 +160,24 @@ def test_a_bad_prompt_is_refused_in_linear_time(prompt: str) -> None:
         shapes.read(json.dumps({"prompt": prompt}).encode(), shapes.Generate)
     # A millisecond; what it took before, 1.5 s and more, stopped every other caller.
     assert time.process_time() - started_s < 0.5
+
+
+@pytest.mark.parametrize("number", ["1e400", "9" * 5_000])
+async def test_a_number_that_nothing_holds_is_a_422(gateway: Running, number: str) -> None:
+    for content in (f'{{"prompt": "a", "more": {number}}}', f'{{"prompt": "a", "options": {{"maxTokens": {number}}}}}'):
+        answer = await gateway.http.post(GENERATE, headers=USER, content=content)
+        assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST")
+        assert len(answer.json()["fields"]) == 1
+    assert gateway.quota.named("Reserve") == []
+
+
+async def test_of_a_name_that_comes_twice_the_last_counts(gateway: Running) -> None:
+    answer = await gateway.http.post(
+        GENERATE, headers=USER, content=b'{"prompt": 1, "options": 2, "prompt": "a", "options": {}}'
+    )
+    assert answer.status_code == 202
+    answer = await gateway.http.post(GENERATE, headers=USER, content=b'{"prompt": "a", "prompt": 1}')
+    assert [field["path"] for field in answer.json()["fields"]] == ["prompt"]
 
 
 @pytest.mark.parametrize("nested", ["[" * 40 + "]" * 40, '{"a":' * 33 + "1" + "}" * 33, "[" * 100_000])
