@@ -25,24 +25,25 @@ _PROMPT = r"^(?=\s*\S)[^\x00]*\Z"
 
 T = TypeVar("T", bound=Struct)
 
+# Patterns end with \Z: $ would let a line break pass, and "active\n" is not "active".
 MaxTokens = Annotated[int, Meta(ge=1, le=32_768, description="a whole number from 1 to 32768")]
 MaxWait = Annotated[
     int, Meta(ge=1_000, le=86_400_000, description="milliseconds, a whole number from 1000 to 86400000")
 ]
 Priority = Annotated[int, Meta(ge=-10, le=10, description="a whole number from -10 to 10")]
-Model = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@-]{1,128}$", description="the name of a model")]
+Model = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@-]{1,128}\Z", description="the name of a model")]
 Prompt = Annotated[
     str, Meta(max_length=100_000, pattern=_PROMPT, description="text of 1 to 100000 characters, not only blanks")
 ]
-Kind = Annotated[str, Meta(pattern=f"^({'|'.join(KINDS)})$", description="one of " + ", ".join(KINDS))]
+Kind = Annotated[str, Meta(pattern=rf"^({'|'.join(KINDS)})\Z", description="one of " + ", ".join(KINDS))]
 UserId = Annotated[
-    str, Meta(pattern=r"^[^\x00-\x20\x7f/]{1,128}$", description="1 to 128 characters without blanks and slashes")
+    str, Meta(pattern=r"^[^\x00-\x20\x7f/]{1,128}\Z", description="1 to 128 characters without blanks and slashes")
 ]
 Email = Annotated[
-    str, Meta(max_length=254, pattern=r"^[^\x00-\x20\x7f@]+@[^\x00-\x20\x7f@]+$", description="an e-mail address")
+    str, Meta(max_length=254, pattern=r"^[^\x00-\x20\x7f@]+@[^\x00-\x20\x7f@]+\Z", description="an e-mail address")
 ]
-TierName = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,64}$", description="the name of a tier")]
-Status = Annotated[str, Meta(pattern="^(active|suspended)$", description="active or suspended")]
+TierName = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,64}\Z", description="the name of a tier")]
+Status = Annotated[str, Meta(pattern=r"^(active|suspended)\Z", description="active or suspended")]
 
 
 class Options(Struct, rename="camel"):

@@ -44,7 +44,7 @@ BAD_FIELDS: list[tuple[str, str, dict[str, str], Any, list[str]]] = [
     ("POST", GENERATE, USER, "text", [""]),
     *(
         ("POST", GENERATE, USER, {**GOOD, "diagramType": bad}, ["diagramType"])
-        for bad in (None, 1, "", "poem", "Flowchart")
+        for bad in (None, 1, "", "poem", "Flowchart", "flowchart\n")
     ),
     *(("POST", GENERATE, USER, {**GOOD, "options": bad}, ["options"]) for bad in (None, 1, "a", [])),
     *(
@@ -58,7 +58,7 @@ BAD_FIELDS: list[tuple[str, str, dict[str, str], Any, list[str]]] = [
     *(("POST", GENERATE, USER, with_options(priority=bad), ["options.priority"]) for bad in (None, -11, 11, "1", 0.5)),
     *(
         ("POST", GENERATE, USER, with_options(model=bad), ["options.model"])
-        for bad in (None, "", 1, "a b", "x" * 129, "a\x00")
+        for bad in (None, "", 1, "a b", "x" * 129, "a\x00", "a\n")
     ),
     *(
         ("POST", GENERATE, USER, {**GOOD, "webhookUrl": bad}, ["webhookUrl"])
@@ -89,21 +89,21 @@ BAD_FIELDS: list[tuple[str, str, dict[str, str], Any, list[str]]] = [
     ),
     *(
         ("POST", "/api/admin/users", ADMIN, {"userId": bad}, ["userId"])
-        for bad in (None, 1, "", "a b", "a/b", "u" * 129, "a\x00")
+        for bad in (None, 1, "", "a b", "a/b", "u" * 129, "a\x00", "a\n")
     ),
     *(
         ("POST", "/api/admin/users", ADMIN, {"email": bad}, ["email"])
-        for bad in (None, 1, "nobody", "a b@c", "a" * 255 + "@b")
+        for bad in (None, 1, "nobody", "a b@c", "a" * 255 + "@b", "a@b\n")
     ),
-    *(("POST", "/api/admin/users", ADMIN, {"tier": bad}, ["tier"]) for bad in (None, 1, "", "Very Free")),
+    *(("POST", "/api/admin/users", ADMIN, {"tier": bad}, ["tier"]) for bad in (None, 1, "", "Very Free", "free\n")),
     ("POST", "/api/admin/users", ADMIN, [1], [""]),
     *(
         ("PUT", "/api/admin/users/u1/tier", ADMIN, bad, ["tier"])
-        for bad in ({}, {"tier": None}, {"tier": 1}, {"tier": ""})
+        for bad in ({}, {"tier": None}, {"tier": 1}, {"tier": ""}, {"tier": "free\n"})
     ),
     *(
         ("PUT", "/api/admin/users/u1/status", ADMIN, bad, ["status"])
-        for bad in ({}, {"status": 1}, {"status": "asleep"})
+        for bad in ({}, {"status": 1}, {"status": "asleep"}, {"status": "active\n"})
     ),
 ]
 
