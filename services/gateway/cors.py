@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.responses import Response
 from starlette.types import Scope
@@ -59,7 +58,8 @@ class Cors:
 
 def _is_own(scope: Scope, origin: str) -> bool:
     # By host alone: behind a proxy that ends TLS the scheme seen here is not the page's.
-    return urlsplit(origin).netloc.lower() == _header(scope, b"host").lower() != ""
+    scheme, _, host = origin.partition("://")
+    return scheme in ("http", "https") and host.lower() == _header(scope, b"host").lower() != ""
 
 
 def _header(scope: Scope, name: bytes) -> str:

@@ -99,7 +99,7 @@ def read(body: bytes, shape: type[T]) -> T:
     if body.count(b"{") + body.count(b"[") > DEPTH_LIMIT:
         _check_depth(value)
     try:
-        # Never from the bytes again: a name that came twice, or what is broken further on, was judged differently there.
+        # Never from the bytes again: what came twice or is broken further on was judged differently there.
         return msgspec.convert(value, shape)
     except msgspec.ValidationError:
         raise invalid(*_wrong_fields(value, shape, "")) from None

@@ -93,7 +93,10 @@ async def test_a_listed_origin_may_call_and_read_errors() -> None:
             assert exposed == {"Location", "Retry-After", "RateLimit", "RateLimit-Policy", "request-id"}
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", SITE + ".evil.example", "http://site.example", "null"])
+@pytest.mark.parametrize(
+    "origin",
+    ["https://evil.example", SITE + ".evil.example", "http://site.example", "null", "http://[", "site.example"],
+)
 async def test_an_origin_that_is_not_listed_may_not(origin: str) -> None:
     async with running_gateway(allowed_origins=(SITE,)) as gateway:
         preflight = await gateway.http.options("/api/me", headers={**ASK, "Origin": origin})

@@ -389,7 +389,7 @@ async def test_a_flood_of_messages_closes_with_1008(timed: Running, monkeypatch:
         assert await socket.close_code() == 1008
 
 
-@pytest.mark.parametrize(("origin", "status"), [("https://evil.example", 403), ("null", 403)])
+@pytest.mark.parametrize(("origin", "status"), [("https://evil.example", 403), ("null", 403), ("http://[", 403)])
 async def test_an_origin_that_is_not_listed_gets_a_403(gateway: Running, origin: str, status: int) -> None:
     with pytest.raises(websockets.InvalidStatus) as refused:
         async with client(gateway, origin=origin):
