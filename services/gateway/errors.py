@@ -128,7 +128,8 @@ def _limit(refusal: Refusal) -> Problem:
         more["nextTier"] = following.name
         more["nextTierLimit"] = f"{following.requests_per_day} requests/day"
         more["price"] = following.price
-        more["upgradeUrl"] = following.upgrade_url
+        if following.upgrade_url:
+            more["upgradeUrl"] = following.upgrade_url
     message = f"Daily limit of {usage.limit} requests reached"
     return Problem(429, "USER_LIMIT_EXCEEDED", message, headers=rates.headers(usage), **more)
 

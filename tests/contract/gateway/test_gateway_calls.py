@@ -111,6 +111,8 @@ async def test_a_replay_of_an_ended_request_shows_its_end(gateway: Running, stat
 
 
 LIMIT = quota.LimitExceeded(usage=quota.DayUsage(used=10, limit=10, reset_time=NOW), tier=FREE, next_tier=BASIC)
+SHOP = quota.Tier(name="basic", requests_per_day=100, price="$15/month", upgrade_url="https://shop.example/basic")
+SOLD = quota.LimitExceeded(usage=quota.DayUsage(used=10, limit=10, reset_time=NOW), tier=FREE, next_tier=SHOP)
 TOP = quota.LimitExceeded(usage=quota.DayUsage(used=10, limit=10, reset_time=NOW), tier=FREE)
 LIMIT_BODY = {
     "resetTime": "2026-01-01T12:00:00Z",
@@ -120,7 +122,7 @@ LIMIT_BODY = {
     "limit": 10,
     "message": "Daily limit of 10 requests reached",
 }
-UPSELL = {"nextTier": "basic", "nextTierLimit": "100 requests/day", "price": "$15/month", "upgradeUrl": ""}
+UPSELL = {"nextTier": "basic", "nextTierLimit": "100 requests/day", "price": "$15/month"}
 CODE = grpc.StatusCode
 REFUSED_RESERVES = [
     (quota_refusal("UNAUTHENTICATED", CODE.UNAUTHENTICATED), 401, "UNAUTHENTICATED", {}, {}),
@@ -131,6 +133,13 @@ REFUSED_RESERVES = [
         "USER_LIMIT_EXCEEDED",
         {**LIMIT_BODY, **UPSELL},
         {"ratelimit-policy": '"daily";q=10;w=86400', "ratelimit": '"daily";r=0;t=0'},
+    ),
+    (
+        quota_refusal("USER_LIMIT_EXCEEDED", CODE.RESOURCE_EXHAUSTED, details=(SOLD,)),
+        429,
+        "USER_LIMIT_EXCEEDED",
+        {**LIMIT_BODY, **UPSELL, "upgradeUrl": "https://shop.example/basic"},
+        {},
     ),
     (
         quota_refusal("USER_LIMIT_EXCEEDED", CODE.RESOURCE_EXHAUSTED, details=(TOP,)),
@@ -153,6 +162,8 @@ async def test_a_refused_reserve_submits_nothing(
     assert gateway.scheduler.named("Submit") == gateway.quota.named("Resolve") == []
     if "nextTier" not in body:
         assert not UPSELL.keys() & answer.json().keys()
+    # Without an address there is no link: an empty one would lead back to the page it is on.
+    assert answer.json().get("upgradeUrl") == body.get("upgradeUrl")
 
 
 def check_error(answer: Any, status: int, code: str, body: dict[str, Any], headers: dict[str, str]) -> None:
