@@ -11,7 +11,7 @@ from starlette.responses import Response
 from services.gateway import shapes
 from services.gateway.callers import Callers
 from services.gateway.edge import json_response, read_body
-from services.gateway.errors import not_found
+from services.gateway.errors import invalid, not_found
 from services.gateway.messages import rfc3339
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class Admin:
         """Creates a user with a first key, shown in this answer only."""
         actor = self._callers.administrator(request)
         wanted = shapes.read(await read_body(request), shapes.NewUser)
+        if not wanted.user_id.isprintable():
+            raise invalid(("userId", "userId must have printable characters only."))
         created = await self._quota.CreateUser(
             quota_pb2.CreateUserRequest(user_id=wanted.user_id, email=wanted.email, tier=wanted.tier, actor=actor)
         )
@@ -84,7 +86,7 @@ class Admin:
     async def revoke_key(self, request: Request) -> Response:
         """Revokes a key, at once and for good."""
         actor, key_id = self._callers.administrator(request), request.path_params["id"]
-        if not shapes.USER_ID.match(key_id):
+        if not shapes.KEY_ID.match(key_id):
             raise not_found("There is no such key.")
         revoked = await self._quota.RevokeKey(quota_pb2.RevokeKeyRequest(key_id=key_id, actor=actor))
         return json_response(_key_fields(revoked.key))
@@ -92,7 +94,7 @@ class Admin:
 
 def _user_id(request: Request) -> str:
     user_id: str = request.path_params["id"]
-    if not shapes.USER_ID.match(user_id):
+    if not shapes.is_user_id(user_id):
         raise not_found("There is no such user.")
     return user_id
 

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from services.gateway import rates
 from services.gateway.errors import Problem, invalid, unauthenticated
-from services.gateway.shapes import USER_ID
+from services.gateway.shapes import is_user_id
 
 if TYPE_CHECKING:
     from headgate.quota.v1.quota_pb2_grpc import QuotaServiceAsyncStub
@@ -83,9 +83,9 @@ class Callers:
                 raise Problem(403, "FORBIDDEN", "Only an administrator's key may act for a user.")
             if not reading:
                 raise Problem(403, "FORBIDDEN", "This key may only read.")
-        if not USER_ID.match(user_id):
+        if not is_user_id(user_id):
             raise invalid(
-                ("X-Headgate-User", "X-Headgate-User must be 1 to 128 characters without blanks and slashes.")
+                ("X-Headgate-User", "X-Headgate-User must be 1 to 128 printable characters without blanks and slashes.")
             )
         may_create = self._is_admin(bearer, self._admin_keys)
         return quota_pb2.Caller(user_id=user_id, create_if_missing=may_create)

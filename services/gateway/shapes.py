@@ -17,7 +17,8 @@ KINDS = (
     "quadrant", "gitgraph", "c4", "block", "architecture", "sankey",
 )  # fmt: skip
 REQUEST_ID = re.compile(r"req_[0-9A-Za-z]{1,60}\Z")
-USER_ID = re.compile(r"[^\x00-\x20\x7f/]{1,128}\Z")
+KEY_ID = re.compile(r"key_[0-9A-Za-z]{11}\Z")
+_USER_ID = r"[^\x00-\x20\x7f/]{1,128}\Z"
 IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}\Z")
 # \x00 cannot be stored in PostgreSQL; a prompt of blanks asks for nothing. Looking ahead keeps the time linear:
 # three repeats in a row took half a minute to refuse 100,000 characters that end in \x00.
@@ -37,7 +38,7 @@ Prompt = Annotated[
 ]
 Kind = Annotated[str, Meta(pattern=rf"^({'|'.join(KINDS)})\Z", description="one of " + ", ".join(KINDS))]
 UserId = Annotated[
-    str, Meta(pattern=r"^[^\x00-\x20\x7f/]{1,128}\Z", description="1 to 128 characters without blanks and slashes")
+    str, Meta(pattern="^" + _USER_ID, description="1 to 128 printable characters without blanks and slashes")
 ]
 Email = Annotated[
     str, Meta(max_length=254, pattern=r"^[^\x00-\x20\x7f@]+@[^\x00-\x20\x7f@]+\Z", description="an e-mail address")
@@ -157,6 +158,11 @@ def idempotency_key(text: str) -> str:
     if not IDEMPOTENCY_KEY.match(key):
         raise invalid(("Idempotency-Key", "Idempotency-Key must have 1 to 255 printable ASCII characters."))
     return key
+
+
+def is_user_id(text: str) -> bool:
+    """Whether a user can be called that; what is printable is more than a pattern of a field can say."""
+    return re.match(_USER_ID, text) is not None and text.isprintable()
 
 
 def whole_number(path: str, text: str, least: int, most: int) -> int:

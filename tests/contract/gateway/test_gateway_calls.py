@@ -452,8 +452,8 @@ async def test_users_and_keys_are_administered(gateway: Running) -> None:
     assert keys == {"items": [{"keyId": "k1", "userId": "ann", "createdAt": "2026-01-01T12:00:00Z", "revoked": False}]}
     issued = await http.post("/api/admin/users/ann/keys", headers=ADMIN)
     assert (issued.status_code, issued.json()["apiKey"], issued.json()["keyId"]) == (201, "hg_new", "k2")
-    revoked = (await http.delete("/api/admin/keys/k1", headers=ADMIN)).json()
-    assert (revoked["keyId"], revoked["revoked"]) == ("k1", True)
+    revoked = (await http.delete("/api/admin/keys/key_00000000001", headers=ADMIN)).json()
+    assert (revoked["keyId"], revoked["revoked"]) == ("key_00000000001", True)
     actors = {call.actor for _, call in gateway.quota.calls if hasattr(call, "actor")}
     assert len(actors) == 1
     assert re.fullmatch("admin:[0-9a-f]{8}", actors.pop())
@@ -489,7 +489,15 @@ ADMIN_REFUSALS = [
         404,
         "NOT_FOUND",
     ),
-    ("RevokeKey", "DELETE", "/api/admin/keys/x", None, quota_refusal("NOT_FOUND", CODE.NOT_FOUND), 404, "NOT_FOUND"),
+    (
+        "RevokeKey",
+        "DELETE",
+        "/api/admin/keys/key_0000000000x",
+        None,
+        quota_refusal("NOT_FOUND", CODE.NOT_FOUND),
+        404,
+        "NOT_FOUND",
+    ),
 ]
 
 
@@ -515,7 +523,7 @@ async def test_a_reading_key_reads_and_changes_nothing(gateway: Running) -> None
     calls = [
         ("POST", "/api/admin/users", reader),
         ("PUT", "/api/admin/users/u1/tier", reader),
-        ("DELETE", "/api/admin/keys/k1", reader),
+        ("DELETE", "/api/admin/keys/key_00000000001", reader),
         ("POST", GENERATE, {**reader, "X-Headgate-User": "ann"}),
     ]
     for method, path, headers in calls:

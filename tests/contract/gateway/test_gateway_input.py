@@ -85,11 +85,11 @@ BAD_FIELDS: list[tuple[str, str, dict[str, str], Any, list[str]]] = [
     ),
     *(
         ("POST", GENERATE, {**ADMIN, "X-Headgate-User": bad}, GOOD, ["X-Headgate-User"])
-        for bad in ("", "a b", "u" * 129)
+        for bad in ("", "a b", "u" * 129, "a\u200bb")
     ),
     *(
         ("POST", "/api/admin/users", ADMIN, {"userId": bad}, ["userId"])
-        for bad in (None, 1, "", "a b", "a/b", "u" * 129, "a\x00", "a\n")
+        for bad in (None, 1, "", "a b", "a/b", "u" * 129, "a\x00", "a\n", "a\u200bb")
     ),
     *(
         ("POST", "/api/admin/users", ADMIN, {"email": bad}, ["email"])
@@ -229,7 +229,7 @@ NEEDS_ADMIN = [
     ("PUT", "/api/admin/users/u1/status"),
     ("GET", "/api/admin/users/u1/keys"),
     ("POST", "/api/admin/users/u1/keys"),
-    ("DELETE", "/api/admin/keys/k1"),
+    ("DELETE", "/api/admin/keys/key_00000000001"),
 ]
 
 
@@ -252,6 +252,16 @@ async def test_who_is_not_known_is_told_that_before_anything_else(gateway: Runni
         assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHENTICATED"), headers
         assert "ratelimit" not in answer.headers
     assert gateway.scheduler.calls == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/api/admin/users/a%E2%80%8Bb"), ("GET", "/api/admin/users/a%20b/keys"), ("DELETE", "/api/admin/keys/k1")],
+)
+async def test_what_can_be_no_id_is_a_404(gateway: Running, method: str, path: str) -> None:
+    answer = await gateway.http.request(method, path, headers=ADMIN)
+    assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+    assert gateway.quota.calls == []
 
 
 @pytest.mark.parametrize(("method", "path"), NEEDS_ADMIN)
