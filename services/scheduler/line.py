@@ -29,6 +29,7 @@ ENDED = json.dumps({"type": "ended"})
 """The final event as logged; what it says is read from SQL, where the result is."""
 
 _LUA = Path(__file__).parent / "lua"
+_SHARED = ("pool", "service", "order")
 _SCRIPTS = ("place", "dispatch", "start", "append", "requeue", "finish", "renew", "adopt", "expired", "limit", "view")
 
 
@@ -89,7 +90,7 @@ class ValkeyLine:
         self._client = client
         self.identity = identity
         self.virtual_now_ms = virtual_now_ms
-        shared = (_LUA / "pool.lua").read_text()
+        shared = "".join((_LUA / f"{part}.lua").read_text() for part in _SHARED)
         self._scripts = {name: client.register_script(shared + (_LUA / f"{name}.lua").read_text()) for name in _SCRIPTS}
 
     async def place(self, pool: str, requests: Sequence[Request]) -> int:
@@ -97,7 +98,7 @@ class ValkeyLine:
         arguments: list[Any] = []
         for r in requests:
             arguments += [r.request_id, r.tier, r.share, r.user_id, r.estimated_input_tokens]
-            arguments += [r.estimated_output_tokens, r.attempt, r.not_before_ms]
+            arguments += [r.estimated_output_tokens, r.attempt, r.not_before_ms, r.priority]
         return int(await self._run("place", pool, *arguments, self.identity.floor))
 
     async def dispatch(self, pool: str, many: int, concurrency: int | None) -> Dispatched:

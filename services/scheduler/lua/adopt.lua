@@ -7,12 +7,13 @@ local adopted = 0
 for i = 5, #ARGV, 7 do
   local req = key('req:' .. ARGV[i])
   if redis.call('EXISTS', req) == 0 then
-    local member = string.format('%012d', redis.call('HINCRBY', meta, 'sequence', 1)) .. ARGV[i]
+    local sequence = redis.call('HINCRBY', meta, 'sequence', 1)
+    local member = string.format('%012d', sequence) .. ARGV[i]
     local V = redis.call('HGET', meta, 'V:' .. ARGV[i + 1]) or '0'
     redis.call('SADD', key('tiers'), ARGV[i + 1])
     redis.call('HSET', meta, 'share:' .. ARGV[i + 1], ARGV[i + 2])
     -- Cost 0: it was paid for before, and should it come back it goes first.
-    redis.call('HSET', req, 'tier', ARGV[i + 1], 'user', ARGV[i + 3], 'member', member, 'tag', V, 'cost', 0,
+    redis.call('HSET', req, 'tier', ARGV[i + 1], 'user', ARGV[i + 3], 'member', member, 'tag', V, 'cost', 0, 'rank', precise(sequence),
       'attempt', ARGV[i + 4], 'open', ARGV[i + 4], 'input', ARGV[i + 5], 'output', ARGV[i + 6], 'seq', ARGV[4])
     redis.call('ZADD', key('leases'), now + tonumber(ARGV[3]), ARGV[i])
     adopted = adopted + 1

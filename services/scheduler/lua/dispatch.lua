@@ -11,19 +11,17 @@ local tiers = redis.call('SMEMBERS', key('tiers'))
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('backoff'), '-inf', now, 'LIMIT', 0, 200)) do
   redis.call('ZREM', key('backoff'), id)
-  local r = redis.call('HMGET', key('req:' .. id), 'tier', 'tag', 'member', 'cost')
-  if r[3] then enter(id, r[1], r[2], r[3], r[4]) end
+  local r = read(id)
+  if r.member then enter(r) end
 end
 
 local function head(tier)
   local first = redis.call('ZRANGE', key('line:' .. tier), 0, 0)[1]
   if not first then return nil end
-  local id = string.sub(first, 13)
-  local r = redis.call('HMGET', key('req:' .. id), 'cost', 'input', 'output', 'attempt', 'user', 'tag')
-  local T = tonumber(redis.call('HGET', meta, 'T:' .. tier)) or 0
-  local share = tonumber(redis.call('HGET', meta, 'share:' .. tier)) or 1
-  return {id = id, tier = tier, cost = tonumber(r[1]) or 1, input = tonumber(r[2]) or 0, output = tonumber(r[3]) or 0,
-    attempt = r[4] or '0', user = r[5] or '', tag = tonumber(r[6]) or 0, T = T, finish = T + (tonumber(r[1]) or 1) / share}
+  local r = read(string.sub(first, 13))
+  r.T = field(meta, 'T:' .. tier)
+  r.finish = r.T + r.cost / math.max(1, field(meta, 'share:' .. tier))
+  return r
 end
 
 local bucket, levels, limits, capacity = load_bucket()
@@ -51,15 +49,13 @@ while true do
     if lack > 1e-9 then short_ms = math.max(short_ms, lack * 60000 / (limits[dim] * pace(limits[dim]))) end
   end
   if short_ms > 0 then answer[1] = math.ceil(short_ms) break end
-  redis.call('ZPOPMIN', key('line:' .. first.tier))
+  raise_V(first.tier)
+  leave(first)
+  unqueue(first, true)
   redis.call('ZADD', key('leases'), now + lease_ms, first.id)
   for dim, level in pairs(levels) do levels[dim] = level - need[dim] end
-  redis.call('HINCRBYFLOAT', meta, 'sum:' .. first.tier, precise(-first.cost))
-  redis.call('HINCRBY', key('user:' .. first.tier .. ':' .. first.user), 'queued', -1)
-  local V = tonumber(redis.call('HGET', meta, 'V:' .. first.tier)) or 0
   redis.call('HSET', meta, 'T:' .. first.tier, precise(first.finish),
-    'V:' .. first.tier, precise(math.max(V, first.tag - first.cost)),
-    'V', precise(math.max(tonumber(redis.call('HGET', meta, 'V')) or 0, smallest)))
+    'V', precise(math.max(field(meta, 'V'), smallest)))
   table.insert(answer, first.id)
   table.insert(answer, first.attempt)
   taken = taken + 1

@@ -5,7 +5,7 @@
 if ARGV[3] == 'leases' then return redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIMIT', 0, 500) end
 local missing = {}
 for i = 4, #ARGV do
-  local r = redis.call('HMGET', key('req:' .. ARGV[i]), 'member', 'tier')
-  if not (r[1] and held(ARGV[i], r[2], r[1])) then table.insert(missing, ARGV[i]) end
+  local r = read(ARGV[i])
+  if not (r.member and held(r)) then table.insert(missing, ARGV[i]) end
 end
 return missing

@@ -64,17 +64,16 @@ local function save_levels(levels)
   redis.call('HSET', key('bucket'), 'at', now)
 end
 
--- Into its tier's line at its own tag. A tier that had nothing waiting begins at the pool's virtual time.
-local function enter(id, tier, tag, member, cost)
-  if redis.call('ZCARD', key('line:' .. tier)) == 0 then
-    local T, V = redis.call('HGET', meta, 'T:' .. tier), redis.call('HGET', meta, 'V')
-    redis.call('HSET', meta, 'T:' .. tier, precise(math.max(tonumber(T) or 0, tonumber(V) or 0)), 'sum:' .. tier, 0)
-  end
-  redis.call('ZADD', key('line:' .. tier), tag, member)
-  redis.call('HINCRBYFLOAT', meta, 'sum:' .. tier, cost)
+-- Takes what was used beyond the estimate, or gives back what was not; the request itself stays taken.
+local function settle(levels, more)
+  for dim, level in pairs(levels) do if dim ~= 'requests' then levels[dim] = level - more[dim] end end
+  save_levels(levels)
 end
 
-local function held(id, tier, member)
-  return redis.call('ZSCORE', key('line:' .. tier), member) or redis.call('ZSCORE', key('leases'), id)
-    or redis.call('ZSCORE', key('backoff'), id)
+-- A request's share of the pool in provider-seconds: its need of the dimension it strains most.
+local function cost_of(limits, input, output)
+  local cost, need = 0, needs(input, output)
+  for dim, limit in pairs(limits) do cost = math.max(cost, need[dim] * 60 / limit) end
+  -- Without any limit everything costs the same, and the order is by count.
+  return cost > 0 and cost or 1
 end

@@ -1,0 +1,72 @@
+-- Into the line and out of it; follows service.lua in every script. It has no KEYS or ARGV of its own.
+-- A request r is a table of its hash's fields and its id. It is in its tier's line, backing off, leased, or gone.
+local FIELDS = {'tier', 'user', 'member', 'cost', 'tag', 'rank', 'input', 'output', 'attempt', 'closed', 'open', 'seq'}
+local function read(id)
+  local values, r = redis.call('HMGET', key('req:' .. id), unpack(FIELDS)), {id = id}
+  for i, name in ipairs(FIELDS) do r[name] = values[i] or nil end
+  return r
+end
+
+local function held(r)
+  return redis.call('ZSCORE', key('line:' .. r.tier), r.member) or redis.call('ZSCORE', key('leases'), r.id)
+    or redis.call('ZSCORE', key('backoff'), r.id)
+end
+
+-- A tier that had nothing in line begins at the pool's virtual time.
+local function enter(r)
+  if redis.call('ZCARD', key('line:' .. r.tier)) == 0 then
+    local T = math.max(field(meta, 'T:' .. r.tier), field(meta, 'V'))
+    redis.call('HSET', meta, 'T:' .. r.tier, precise(T), 'sum:' .. r.tier, 0)
+  end
+  if redis.call('ZADD', key('line:' .. r.tier), r.tag, r.member) == 1 then
+    redis.call('HINCRBYFLOAT', meta, 'sum:' .. r.tier, r.cost)
+    redis.call('HINCRBY', account(r), 'ready', 1)
+    list_user(r)
+  end
+end
+
+-- Out of the line; what that means for its user is `unqueue`'s part.
+local function leave(r)
+  redis.call('ZREM', key('backoff'), r.id)
+  if redis.call('ZREM', key('line:' .. r.tier), r.member) == 1 then
+    redis.call('HINCRBYFLOAT', meta, 'sum:' .. r.tier, precise(-tonumber(r.cost)))
+    redis.call('HINCRBY', account(r), 'ready', -1)
+  end
+end
+
+-- Among its user's own, at the rank it has for life, and into line or backoff. `new`: its cost is not in F yet.
+local function queue(r, not_before, new)
+  if new and redis.call('ZCARD', own(r)) == 0 then
+    redis.call('HSET', account(r), 'F', precise(math.max(service(r), field(meta, 'V:' .. r.tier))), 'waiting', 0)
+  end
+  if redis.call('ZADD', own(r), r.rank, r.id) == 1 then
+    add(account(r), 'waiting', r.cost)
+    if new then add(account(r), 'F', r.cost) end
+  end
+  redis.call('EXPIRE', account(r), 172800)
+  redis.call('EXPIRE', own(r), 172800)
+  if new and redis.call('ZREVRANGE', own(r), 0, 0)[1] == r.id then
+    redis.call('HSET', key('req:' .. r.id), 'tag', redis.call('HGET', account(r), 'F'))
+  else
+    retag(r)
+  end
+  r.tag = redis.call('HGET', key('req:' .. r.id), 'tag')
+  if not_before > now then redis.call('ZADD', key('backoff'), not_before, r.id) else enter(r) end
+end
+
+-- No longer one of its user's queued ones: served (their service grows by it) or given up (it never was).
+local function unqueue(r, served)
+  if redis.call('ZREM', own(r), r.id) == 0 then return end
+  add(account(r), 'waiting', -tonumber(r.cost))
+  if served then list_user(r) else add(account(r), 'F', -tonumber(r.cost)) retag(r) end
+end
+
+-- What answers are like, for the next estimates. Weight 0.1: the last ten or so decide.
+local function learn(bucket, input, output, took)
+  local function blend(name, value)
+    redis.call('HSET', key('bucket'), name, precise(0.9 * (tonumber(bucket[name]) or value) + 0.1 * value))
+  end
+  blend('mean_output', output)
+  if took then blend('mean_ms', took) end
+  redis.call('HSET', key('bucket'), 'largest', precise(math.max(0.99 * (tonumber(bucket.largest) or 0), input + output)))
+end

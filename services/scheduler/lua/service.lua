@@ -1,0 +1,43 @@
+-- What users of a tier have been served; follows pool.lua in every script. It has no KEYS or ARGV of its own.
+--
+-- A Virtual Token Counter in tags. A user has F, the tag of the last of what they queued, and `waiting`, the cost of
+-- all of it, so S = F - waiting is their service so far. A request's tag is S and the cost of all of the user's own
+-- up to and with it, by priority, then acceptance; the smallest tag of a tier goes first. Who had nothing queued
+-- starts at V, the smallest S among users who had something that could go.
+local function account(r) return key('user:' .. r.tier .. ':' .. r.user) end
+local function own(r) return key('own:' .. r.tier .. ':' .. r.user) end
+local function field(hash, name) return tonumber(redis.call('HGET', hash, name)) or 0 end
+local function add(hash, name, amount) redis.call('HSET', hash, name, precise(field(hash, name) + amount)) end
+local function service(r) return field(account(r), 'F') - field(account(r), 'waiting') end
+
+-- The tier's users who have something that could go now, by their service so far.
+local function list_user(r)
+  if field(account(r), 'ready') > 0 then redis.call('ZADD', key('users:' .. r.tier), precise(service(r)), r.user)
+  else redis.call('ZREM', key('users:' .. r.tier), r.user) end
+end
+
+-- Raises V to the smallest service of those who could go now; it never falls.
+local function raise_V(tier)
+  local least = redis.call('ZRANGE', key('users:' .. tier), 0, 0, 'WITHSCORES')[2]
+  if least and tonumber(least) > field(meta, 'V:' .. tier) then redis.call('HSET', meta, 'V:' .. tier, least) end
+end
+
+-- Gives all of a user's queued requests their tags anew: O(k log n), k = what that user has queued.
+local function retag(r)
+  local tag = service(r)
+  for _, id in ipairs(redis.call('ZRANGE', own(r), 0, -1)) do
+    local other = redis.call('HMGET', key('req:' .. id), 'cost', 'member')
+    tag = tag + (tonumber(other[1]) or 0)
+    redis.call('HSET', key('req:' .. id), 'tag', precise(tag))
+    redis.call('ZADD', key('line:' .. r.tier), 'XX', precise(tag), other[2])
+  end
+  list_user(r)
+end
+
+-- An attempt cost more or less than was assumed: the user's service, their tags and their tier's time follow.
+local function correct(r, difference)
+  if difference == 0 then return end
+  add(account(r), 'F', difference)
+  add(meta, 'T:' .. r.tier, difference / math.max(1, field(meta, 'share:' .. r.tier)))
+  retag(r)
+end
