@@ -39,9 +39,9 @@ class Callers:
     def caller(self, connection: HTTPConnection) -> quota_pb2.Caller:
         """How quota is to know the caller. Problem 401 without a key, 403 for acting without the right to."""
         bearer = _bearer(connection)
-        user_id = connection.headers.get("x-headgate-user")
-        if user_id is not None:
-            return self._acting(connection, bearer, user_id)
+        acting_for = connection.headers.get("x-headgate-user")
+        if acting_for is not None and self.has_key(connection):
+            return self._acting(connection, bearer, acting_for)
         key = connection.headers.get("x-api-key") or bearer
         if not key or len(key) > KEY_LIMIT:
             raise unauthenticated()
@@ -76,13 +76,14 @@ class Callers:
                 raise Problem(403, "FORBIDDEN", "This key may only read.")
         return "admin:" + hashlib.sha256(bearer.encode()).hexdigest()[:8]
 
-    def _acting(self, connection: HTTPConnection, bearer: str, user_id: str) -> quota_pb2.Caller:
+    def _acting(self, connection: HTTPConnection, bearer: str, header: str) -> quota_pb2.Caller:
         reading = connection.scope.get("method", "GET") in READING
         if not self._is_admin(bearer, self._admin_keys):
             if not self._is_admin(bearer, self._read_keys):
                 raise Problem(403, "FORBIDDEN", "Only an administrator's key may act for a user.")
             if not reading:
                 raise Problem(403, "FORBIDDEN", "This key may only read.")
+        user_id = _utf8(header)
         if not is_user_id(user_id):
             raise invalid(
                 ("X-Headgate-User", "X-Headgate-User must be 1 to 128 printable characters without blanks and slashes.")
@@ -93,6 +94,14 @@ class Callers:
     def _is_admin(self, key: str, keys: list[bytes]) -> bool:
         # Every key is compared, each in constant time: the time taken tells nothing about them.
         return sum(hmac.compare_digest(key.encode(), known) for known in keys) > 0
+
+
+def _utf8(header: str) -> str:
+    """The text that a header's bytes are; empty if they are not UTF-8. (Starlette reads them as Latin-1.)"""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return ""
 
 
 def note(connection: HTTPConnection, usage: quota_pb2.DayUsage, *, given_back: int = 0) -> None:

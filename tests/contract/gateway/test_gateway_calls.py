@@ -540,6 +540,18 @@ async def test_an_administrator_acts_for_a_user(gateway: Running) -> None:
     assert (reserved.caller.user_id, reserved.caller.create_if_missing) == ("ann", True)
     refused = await gateway.http.get("/api/me", headers={**USER, "X-Headgate-User": "ann"})
     check_error(refused, 403, "FORBIDDEN", {}, {})
+    nobody = await gateway.http.get("/api/me", headers={"X-Headgate-User": "ann"})
+    check_error(nobody, 401, "UNAUTHENTICATED", {}, {})
+
+
+async def test_the_user_acted_for_is_the_one_with_that_name_in_any_script(gateway: Running) -> None:
+    headers = {name.encode(): value.encode() for name, value in {**ADMIN, "X-Headgate-User": "Jürgen山"}.items()}
+    shown = await gateway.http.get("/api/me", headers=headers)
+    assert shown.json()["userId"] == "Jürgen山"
+    (asked,) = gateway.quota.named("GetUsage")
+    assert asked.caller.user_id == "Jürgen山"
+    torn = await gateway.http.get("/api/me", headers={**headers, b"X-Headgate-User": b"J\xfcrgen"})
+    check_error(torn, 422, "INVALID_REQUEST", {}, {})
 
 
 async def test_every_answer_says_when_the_emulator_answers() -> None:
