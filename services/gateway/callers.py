@@ -56,8 +56,10 @@ class Callers:
         return answer
 
     async def user_of(self, api_key: str) -> quota_pb2.AuthenticateResponse:
-        """Whose key that is."""
-        caller = quota_pb2.Caller(api_key=api_key[: KEY_LIMIT + 1])
+        """Whose key that is. Problem 401 for what can be none."""
+        if not api_key or len(api_key) > KEY_LIMIT:
+            raise unauthenticated()
+        caller = quota_pb2.Caller(api_key=api_key)
         return await self._quota.Authenticate(quota_pb2.AuthenticateRequest(caller=caller))
 
     async def viewer(self, connection: HTTPConnection) -> str:

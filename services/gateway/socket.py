@@ -241,7 +241,7 @@ class Socket:
     async def _authenticate(self, api_key: str) -> None:
         try:
             user = (await self._sockets.callers.user_of(api_key)).user
-        except grpc.aio.AioRpcError as error:
+        except (Problem, grpc.aio.AioRpcError) as error:
             self._refuse_key(error, closing=False)
             return
         if self._hold("user " + user.user_id, SOCKETS_PER_USER, user.user_id):

@@ -292,6 +292,12 @@ async def test_a_bad_key_closes_with_4401(gateway: Running) -> None:
         await socket.say("auth", apiKey="hg_bad")
         assert (await socket.hear())["code"] == "UNAUTHENTICATED"
         assert await socket.close_code() == 4401
+    for nothing in ({}, {"apiKey": ""}, {"apiKey": None}):
+        async with client(gateway) as socket:
+            await socket.say("auth", **nothing)
+            assert (await socket.hear())["code"] == "UNAUTHENTICATED"
+            assert await socket.close_code() == 4401
+    assert len(gateway.quota.named("Authenticate")) == 1
     for key in ("hg_bad", ADMIN_KEY):
         async with client(gateway, additional_headers={"X-API-Key": key}) as socket:
             assert await socket.close_code() == 4401
