@@ -96,6 +96,14 @@ async def test_generate_for_programs_is_one_object_a_line(gateway: Running, caps
     assert (lines[-1]["result"], lines[-1]["costNanoUsd"]) == (SOURCE, 5)
 
 
+async def test_an_answer_may_hold_every_kind_of_line_break(
+    gateway: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = 'flowchart TD\n  A["a\u2028b\u2029c\x85d\x1ee"]'
+    assert await drawn(gateway, "--json", result=source) == 0
+    assert json.loads(capsys.readouterr().out.split("\n")[-2])["result"] == source
+
+
 async def test_generate_comes_back_to_its_events_and_misses_none(
     gateway: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
