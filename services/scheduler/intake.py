@@ -167,6 +167,13 @@ class Intake:
             self._views.pop(pool, None)
         return dict(self._views)
 
+    async def retier(self, changes: Sequence[tuple[str, TierTerms]]) -> None:
+        """Keeps users' newest tiers and moves what they have waiting; after `LineUnavailable` to be repeated."""
+        for terms, requests in await self._requests.apply_tiers(changes):
+            for pool in self._rules.provider.pools:
+                if mine := [r.request_id for r in requests if r.pool == pool]:
+                    await self._line.retier(pool, terms, mine)
+
     async def _places_by_count(self, pool: str, request_ids: Sequence[str]) -> dict[str, Place]:
         """While Valkey is away: the number accepted before, and `paused`."""
         with suppress(StoreUnavailable):

@@ -338,8 +338,8 @@ class Requests(Protocol):
         """Keeps a row that its receiver will never take out of the others' way."""
         ...
 
-    async def apply_tiers(self, changes: Sequence[tuple[str, TierTerms]]) -> None:
-        """Keeps each user's newest tier."""
+    async def apply_tiers(self, changes: Sequence[tuple[str, TierTerms]]) -> list[tuple[TierTerms, list[Request]]]:
+        """Keeps each user's newest tier, also in the rows that have not ended; those rows, by user."""
         ...
 
     async def outstanding(self, user_id: str) -> int:

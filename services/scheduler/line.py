@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry as RedisRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
-from services.scheduler.life import LineUnavailable, Request
+from services.scheduler.life import LineUnavailable, Request, TierTerms
 
 LEASE_MS = 8_000
 """A lease lasts four renewals, so that three lost ones do not lose a running attempt."""
@@ -30,7 +30,9 @@ ENDED = json.dumps({"type": "ended"})
 
 _LUA = Path(__file__).parent / "lua"
 _SHARED = ("pool", "service", "order")
-_SCRIPTS = ("place", "dispatch", "start", "append", "requeue", "finish", "renew", "adopt", "expired", "limit", "view")
+_SCRIPTS = (
+    "place", "dispatch", "start", "append", "requeue", "finish", "renew", "retier", "adopt", "expired", "limit", "view",
+)  # fmt: skip
 
 
 @dataclass
@@ -144,6 +146,10 @@ class ValkeyLine:
         """Prolongs leases; the ids whose attempt is over."""
         flat = [part for pair in attempts for part in pair]
         return list(await self._run("renew", pool, LEASE_MS, *flat))
+
+    async def retier(self, pool: str, terms: TierTerms, request_ids: Sequence[str]) -> int:
+        """Moves one user's requests to another tier; the number that moved."""
+        return int(await self._run("retier", pool, terms.name, terms.share, *request_ids))
 
     async def adopt(self, pool: str, requests: Sequence[Request]) -> int:
         """Gives running requests a lease and a log after a rebuild."""

@@ -243,7 +243,8 @@ class SchedulerServicer(SchedulerServiceServicer):
 
     async def ApplyTiers(self, request: pb.ApplyTiersRequest, context: Any) -> pb.ApplyTiersResponse:
         _at_most(len(request.changes), MOST_ITEMS, "changes")
-        await self._requests.apply_tiers([(c.user_id, messages.terms(c.tier)) for c in request.changes])
+        changes = [(change.user_id, messages.terms(change.tier)) for change in request.changes]
+        await self._intake.retier(changes)
         return pb.ApplyTiersResponse()
 
 

@@ -20,6 +20,14 @@ ALIVE = text("state IN ('queued', 'running')")
 
 OUTSTANDING = select(func.count()).select_from(requests).where(requests.c.user_id == bindparam("user"), ALIVE)
 
+ALIVE_OF_USER = select(*LIGHT).where(requests.c.user_id == bindparam("user"), ALIVE).order_by(requests.c.acceptance)
+
+RETIER = (
+    update(requests)
+    .where(requests.c.user_id == bindparam("user"), ALIVE)
+    .values(tier=bindparam("new_tier"), share=bindparam("new_share"))
+)
+
 STANDING = select(
     select(literal(1)).where(requests.c.request_id == bindparam("id")).scalar_subquery(),
     select(tombstones.c.generation).where(tombstones.c.request_id == bindparam("id")).scalar_subquery(),

@@ -40,6 +40,9 @@ _GIVEN = (
 """What a new row is given; the rest are the table's defaults."""
 
 
+Moves = list[tuple[TierTerms, list[Request]]]
+
+
 class SqlRequests:
     """`life.Requests` on a database; each method is one transaction."""
 
@@ -126,8 +129,8 @@ class SqlRequests:
         statement = update(outbox).where(outbox.c.outbox_id == outbox_id).values(refused=True)
         await self._database.write(lambda connection: connection.execute(statement).rowcount)
 
-    async def apply_tiers(self, changes: Sequence[tuple[str, TierTerms]]) -> None:
-        await self._database.write(partial(_apply_tiers, changes=changes))
+    async def apply_tiers(self, changes: Sequence[tuple[str, TierTerms]]) -> Moves:
+        return await self._database.write(partial(_apply_tiers, changes=changes))
 
     async def outstanding(self, user_id: str) -> int:
         return await self._database.read(
@@ -161,8 +164,8 @@ def _one(connection: Connection, request_id: str, heavy: Sequence[str] = ("resul
     return _request(row) if row else None
 
 
-def _many(connection: Connection, query: Select[Any]) -> list[Request]:
-    return [_request(row) for row in connection.execute(query).mappings()]
+def _many(connection: Connection, query: Select[Any], values: dict[str, Any] | None = None) -> list[Request]:
+    return [_request(row) for row in connection.execute(query, values).mappings()]
 
 
 def _terms(connection: Connection, user_id: str, terms: TierTerms) -> TierTerms:
@@ -337,6 +340,10 @@ def _settlements(connection: Connection, many: int) -> list[Settlement]:
     return [Settlement(**{**row, "turns": msgspec.json.decode(row["turns"], type=tuple[Turn, ...])}) for row in rows]
 
 
-def _apply_tiers(connection: Connection, changes: Sequence[tuple[str, TierTerms]]) -> None:
+def _apply_tiers(connection: Connection, changes: Sequence[tuple[str, TierTerms]]) -> Moves:
+    moves: Moves = []
     for user_id, terms in sorted(changes, key=lambda change: change[0]):
-        _terms(connection, user_id, terms)
+        newest = _terms(connection, user_id, terms)
+        connection.execute(sql.RETIER, {"user": user_id, "new_tier": newest.name, "new_share": newest.share})
+        moves.append((newest, _many(connection, sql.ALIVE_OF_USER, {"user": user_id})))
+    return moves

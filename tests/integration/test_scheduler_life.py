@@ -271,6 +271,27 @@ async def test_places_are_told_and_fall(tmp_path: Path, valkey: ValkeyServer) ->
         assert all(position >= 1 and wait % 100 == 0 for position, wait in places)
 
 
+async def test_an_upgrade_moves_what_is_queued(scheduler: Scheduler) -> None:
+    scheduler.generator.steps = paused_for_long
+    first = await scheduler.submit()
+    await scheduler.generator.until(lambda: len(scheduler.generator.asked) == 1, "a pause")
+    waiting = [await scheduler.submit(name="free", share=1) for _ in range(3)]
+    change = pb.TierChange(user_id="ada", tier=pb.TierTerms(name="enterprise", version=9, share=8, outstanding=1000))
+    older = pb.TierChange(user_id="ada", tier=pb.TierTerms(name="basic", version=8, share=2, outstanding=25))
+    for changes in ([change], [older], [change]):
+        await scheduler.stub.ApplyTiers(pb.ApplyTiersRequest(changes=changes))
+        for request_id in [first, *waiting]:
+            assert (await scheduler.get(request_id)).tier == "enterprise"
+    queue = await scheduler.stub.GetQueue(pb.GetQueueRequest())
+    tiers = {tier.tier: tier.queued for pool in queue.pools for tier in pool.tiers}
+    assert tiers == {"enterprise": 4}
+
+
+async def paused_for_long(_: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
+    raise upstream("RATE_LIMITED", retry_after_ms=60_000)
+    yield started()
+
+
 BAD = [
     ("request_id", {"request_id": ""}, "INVALID_REQUEST"),
     ("user_id", {"user_id": ""}, "INVALID_REQUEST"),

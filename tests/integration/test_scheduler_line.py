@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from services.scheduler import line as line_module
-from services.scheduler.life import LineUnavailable, Request
+from services.scheduler.life import LineUnavailable, Request, TierTerms
 from services.scheduler.line import LEASE_MS, Identity, ValkeyLine
 from services.scheduler.waits import place_of, read_view
 from tests.servers.valkey import ValkeyServer
@@ -134,6 +134,21 @@ async def test_concurrency_is_the_number_of_live_leases(line: ValkeyLine) -> Non
     assert (await line.dispatch(POOL, 9, 2)).request_ids == ()
     await line.finish(request(0, attempt=1))
     assert len((await line.dispatch(POOL, 9, 2)).request_ids) == 1
+
+
+async def test_a_change_of_tier_moves_what_waits_and_keeps_its_order(line: ValkeyLine) -> None:
+    await line.place(POOL, [request(n, user="climber") for n in range(4)])
+    assert await drain_order(line, 1) == ["req_0000"], "one runs"
+    await line.place(POOL, [request(100 + n, user=f"other{n}") for n in range(20)])
+    ids = [f"req_{n:04d}" for n in range(4)]
+    assert await line.retier(POOL, TierTerms("enterprise", 2, 8, 100), ids) == 4
+    assert await line.retier(POOL, TierTerms("enterprise", 2, 8, 100), ids) == 0
+    assert await line.requeue(request(0, attempt=0), None, None, None), "and comes back to the new tier"
+    view = read_view(await line.view(POOL))
+    assert {tier: view.tiers[tier].queued for tier in ("free", "enterprise")} == {"free": 20, "enterprise": 4}
+    order = await drain_order(line, 30)
+    assert [i for i in order if i in ids] == ids
+    assert max(order.index(i) for i in ids) <= 5, "eight shares against one"
 
 
 async def test_without_a_known_limit_nothing_goes(line: ValkeyLine) -> None:

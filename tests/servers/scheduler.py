@@ -170,7 +170,7 @@ class Scheduler:
         """A request that may be accepted; `prompt`, `user_id`, `outstanding`… change one thing."""
         self._count += 1
         work = {k: changes.pop(k) for k in ("prompt", "diagram_type", "model", "max_tokens") if k in changes}
-        terms = {k: changes.pop(k) for k in ("share", "outstanding", "version", "all_models") if k in changes}
+        terms = {k: changes.pop(k) for k in ("name", "share", "outstanding", "version", "all_models") if k in changes}
         max_wait_ms = changes.pop("max_wait_ms", 3_600_000)
         request = pb.SubmitRequest(
             **{

@@ -226,6 +226,22 @@ async def test_the_newest_tier_wins_whatever_comes_first(store: SqlRequests) -> 
     assert (await accepted(store, 3, tier=replace(TERMS, name="basic", version=6))).tier == "basic"
 
 
+async def test_a_change_of_tier_reaches_the_rows_that_have_not_ended(store: SqlRequests) -> None:
+    await running(store, 1)
+    await accepted(store, 2)
+    await running(store, 3)
+    await store.finish("req_3", 1, DONE, [], NOW)
+    await accepted(store, 4, user_id="eve")
+    terms = TierTerms("enterprise", 2, 8, 100)
+    (told,) = await store.apply_tiers([("ada", terms)])
+    assert (told[0], [(r.request_id, r.tier, r.share) for r in told[1]]) == (
+        terms, [("req_1", "enterprise", 8), ("req_2", "enterprise", 8)],
+    )  # fmt: skip
+    assert await store.apply_tiers([("ada", terms)]) == [told], "repeatable"
+    tiers = {n: (await store.get(f"req_{n}")).tier for n in (3, 4)}  # type: ignore[union-attr]
+    assert tiers == {3: "pro", 4: "pro"}
+
+
 async def test_one_pop_wins_when_two_schedulers_begin_the_same_request(store: SqlRequests) -> None:
     await accepted(store)
     both = await asyncio.gather(*(store.begin("req_1", 0, NOW) for _ in range(20)))
