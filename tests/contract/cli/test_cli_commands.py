@@ -245,7 +245,7 @@ ADMINISTRATION = [
     (["users", "show", "ann"], "ann: free, active, 3 of 10 today\n", "used"),
     (["keys", "list", "ann"], "k1  issued 2026-01-01T12:00:00Z  valid\n", "keyId"),
     (["keys", "add", "ann"], "Key k2, shown only now: hg_new\n", "apiKey"),
-    (["keys", "revoke", "k1"], "k1 is revoked\n", "revoked"),
+    (["keys", "revoke", "key_00000000001"], "key_00000000001 is revoked\n", "revoked"),
 ]
 
 
