@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services import telemetry
 from services.clock import SystemClock
 from services.gateway.app import Backends, Gateway
+from services.gateway.connections import HttpConnection, SocketConnection
 from services.gateway.settings import GatewaySettings
 from services.ids import random_id
 from services.process import StartError, run
@@ -119,8 +120,8 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         lifespan="off",
-        http="httptools",
-        ws="websockets-sansio",
+        http=HttpConnection,
+        ws=SocketConnection,
         ws_max_size=SOCKET_FRAME_BYTES,
         # Compression costs 90 KB a socket, three times the rest of it, for messages of 100 bytes.
         ws_per_message_deflate=False,
