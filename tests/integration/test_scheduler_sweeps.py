@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from services import sql
 from services.pricing import read_prices
 from services.scheduler import line as line_module
 from services.scheduler.attempts import Attempts
-from services.scheduler.life import End, Request, Retry, State, TierTerms
-from services.scheduler.line import LEASE_MS, Identity, ValkeyLine
+from services.scheduler.life import End, LineUnavailable, Request, Retry, State, TierTerms
+from services.scheduler.line import LEASE_MS, SEQS_PER_EPOCH, Identity, ValkeyLine
 from services.scheduler.store import SqlRequests
-from services.scheduler.sweeps import SETTLED_AGE_MS, Sweeps
+from services.scheduler.sweeps import SETTLED_AGE_MS, STRANDED_MS, Sweeps
 from services.settings import config_dir
+from services.sql import StoreUnavailable
 from tests.contract.scheduler.test_scheduler_store import submission
 from tests.servers.quota import VirtualClock
 from tests.servers.scheduler import migrate, sqlite_url
@@ -25,6 +27,7 @@ from tests.servers.valkey import ValkeyServer
 POOL = "sonnet"
 NOW = 1_795_500_000_000
 DONE = End(State.COMPLETED, result="flowchart TD")
+Renew = Callable[[str, Iterable[tuple[str, int]]], Awaitable[list[str]]]
 
 
 class NoAttempts(Attempts):
@@ -190,3 +193,27 @@ async def test_a_long_queue_is_compared_a_batch_at_a_time(stores: Stores, monkey
     assert (await stores.line.missing(POOL, ["req_4"])) == ["req_4"], "not reached yet"
     await stores.sweeps.missing()
     assert (await stores.line.missing(POOL, ["req_4"])) == []
+
+
+async def test_dead_between_the_begin_and_its_script(stores: Stores) -> None:
+    """Valkey never heard of attempt 1; the next pop must say that one was begun, or it can never begin another."""
+    await stores.accepted()
+    await stores.in_line()
+    assert await stores.requests.begin("req_1", 0, NOW) is not None
+    await stores.later(LEASE_MS)
+    await stores.sweeps.expired_leases()
+    (popped,) = (await stores.line.dispatch(POOL, 9, None)).request_ids
+    assert popped == ("req_1", 1)
+    assert await stores.requests.begin(*popped, NOW) is not None
+
+
+async def test_what_is_placed_again_knows_its_attempts(stores: Stores, valkey: ValkeyServer) -> None:
+    """As above, but its lease was lost too, so that it is placed and not put back."""
+    await stores.accepted()
+    await stores.in_line()
+    assert await stores.requests.begin("req_1", 0, NOW) is not None
+    valkey.client().delete(f"{line_module.base_key(POOL)}leases")
+    await stores.later(SETTLED_AGE_MS)
+    await stores.sweeps.missing()
+    (popped,) = (await stores.line.dispatch(POOL, 9, None)).request_ids
+    assert popped == ("req_1", 1)

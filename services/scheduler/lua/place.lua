@@ -20,7 +20,8 @@ for i = 3, #ARGV - 1, 9 do
     r.rank = precise(sequence - tonumber(ARGV[i + 8]) * 1e12)
     redis.call('HSET', key('req:' .. r.id), 'tier', r.tier, 'user', r.user, 'member', r.member, 'cost', r.cost,
       'rank', r.rank, 'input', input, 'output', output)
-    redis.call('HSETNX', key('req:' .. r.id), 'attempt', ARGV[i + 6])
+    -- Never lowered: the caller's row may be older than what was seen here.
+    redis.call('HSET', key('req:' .. r.id), 'attempt', math.max(tonumber(r.attempt) or 0, tonumber(ARGV[i + 6])))
     redis.call('HSETNX', key('req:' .. r.id), 'seq', floor)
     redis.call('HSET', meta, 'share:' .. r.tier, ARGV[i + 2])
     redis.call('SADD', key('tiers'), r.tier)

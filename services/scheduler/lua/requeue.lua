@@ -14,6 +14,8 @@ if input and output then
   -- It will be charged in full when it is served; what the lost attempt cost comes on top.
   if input + output > 0 then correct(r, cost_of(limits, input, output)) end
 end
+-- Its start may never have come here; popped with an old number it could not begin again.
+redis.call('HSET', key('req:' .. r.id), 'attempt', ARGV[4])
 add(meta, 'T:' .. r.tier, -tonumber(r.cost) / math.max(1, field(meta, 'share:' .. r.tier)))
 queue(r, tonumber(ARGV[5]), false)
 redis.call('HDEL', key('req:' .. r.id), 'open')
