@@ -47,6 +47,13 @@ class Identity:
         """The number below every event number of this epoch and above those of earlier ones."""
         return (self.epoch - 1) * SEQS_PER_EPOCH
 
+    @property
+    def last_seq(self) -> int:
+        """The highest event number of this epoch: of an end whose log is gone, and with it the number before."""
+        if not self.epoch:
+            raise LineUnavailable("it was not reached yet")
+        return self.epoch * SEQS_PER_EPOCH
+
 
 @dataclass(frozen=True)
 class Dispatched:
@@ -139,7 +146,7 @@ class ValkeyLine:
 
     async def _finish(self, pool: str, request_id: str, *figures: int | None) -> int:
         input_tokens, output_tokens, took_ms = ("" if f is None else f for f in figures)
-        used = (input_tokens, output_tokens, self.identity.floor, took_ms)
+        used = (input_tokens, output_tokens, self.identity.last_seq - 1, took_ms)
         return int(await self._run("finish", pool, request_id, ENDED, LOG_KEPT_MS, *used))
 
     async def renew(self, pool: str, attempts: Iterable[tuple[str, int]]) -> list[str]:

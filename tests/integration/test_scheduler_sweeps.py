@@ -217,3 +217,22 @@ async def test_what_is_placed_again_knows_its_attempts(stores: Stores, valkey: V
     await stores.sweeps.missing()
     (popped,) = (await stores.line.dispatch(POOL, 9, None)).request_ids
     assert popped == ("req_1", 1)
+
+
+async def test_numbers_rise_though_the_log_is_gone_before_the_end_was_told(
+    stores: Stores, valkey: ValkeyServer
+) -> None:
+    """Dead between the ending script and the note of it in SQL, for longer than the log is kept."""
+    begun = await stores.running()
+    shown = await stores.line.append(POOL, "req_1", 1, [{"type": "delta", "text": str(n)} for n in range(5)])
+    ended = await stores.requests.finish("req_1", 1, DONE, [], NOW)
+    assert ended is not None
+    first = await stores.line.finish(ended)
+    assert first > shown
+    valkey.client().delete(*valkey.client().keys(f"{line_module.base_key(POOL)}*{begun.request_id}"))
+    await stores.sweeps.untold()
+    row = await stores.requests.get("req_1")
+    assert row is not None
+    assert row.final_seq is not None
+    assert row.final_seq > shown, "who saw the deltas and comes back is still told the end"
+    assert row.final_seq <= SEQS_PER_EPOCH, "below every number of the next epoch"

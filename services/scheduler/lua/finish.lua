@@ -2,7 +2,7 @@
 -- KEYS[1], ARGV[1..2]  see pool.lua
 -- ARGV[3]  id   ARGV[4]  the final event   ARGV[5]  how long the log is kept, in ms
 -- ARGV[6]  tokens really used by its last attempt, input   ARGV[7]  output ('' for either: as estimated)
--- ARGV[8]  the number below every event number of this epoch   ARGV[9]  ms the attempt took, or ''
+-- ARGV[8]  the number below the final event's where the log is gone   ARGV[9]  ms the attempt took, or ''
 -- Returns the final event's number. Repeatable: a closed log publishes its final event again.
 local leased = redis.call('ZREM', key('leases'), ARGV[3]) == 1
 local r = read(ARGV[3])
