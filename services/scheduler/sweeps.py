@@ -117,7 +117,8 @@ class Sweeps:
 
     async def missing(self) -> None:
         """Places queued rows that Valkey does not have, and puts back running ones without a lease."""
-        for state in (State.QUEUED, State.RUNNING):
+        # What runs comes first: a full Valkey refuses to place, and only what ends empties it.
+        for state in (State.RUNNING, State.QUEUED):
             rows = await self._requests.unfinished(state, self._cursors[state], BATCH)
             # Rolling: a long queue is compared a batch at a time, from its beginning again after its end.
             self._cursors[state] = rows[-1].acceptance if len(rows) == BATCH else 0

@@ -236,3 +236,19 @@ async def test_numbers_rise_though_the_log_is_gone_before_the_end_was_told(
     assert row.final_seq is not None
     assert row.final_seq > shown, "who saw the deltas and comes back is still told the end"
     assert row.final_seq <= SEQS_PER_EPOCH, "below every number of the next epoch"
+
+
+async def test_what_runs_is_looked_at_though_nothing_can_be_placed(stores: Stores, valkey: ValkeyServer) -> None:
+    """A full Valkey refuses to place; what must drain it may not wait for that."""
+    await stores.running(1)
+    await stores.accepted(2, placed=False)
+    valkey.client().delete(f"{line_module.base_key(POOL)}leases")
+    await stores.later(SETTLED_AGE_MS)
+
+    async def full(pool: str, requests: object) -> int:
+        raise LineUnavailable("it is full")
+
+    stores.line.place = full  # type: ignore[method-assign, assignment]
+    with pytest.raises(LineUnavailable):
+        await stores.sweeps.missing()
+    assert await stores.state(1) is State.QUEUED
