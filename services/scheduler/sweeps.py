@@ -82,16 +82,20 @@ class Sweeps:
 
     async def renew(self) -> None:
         """Prolongs the leases of what runs here; stops what SQL says is over."""
+        over: dict[str, int] = {}
         for pool in self._pools:
-            if not (held := self._attempts.held(pool)):
-                continue
-            attempts = dict(held)
-            for row in await self._requests.get_many(await self._line.renew(pool, held)):
-                if row.state is not State.RUNNING or row.attempt != attempts.get(row.request_id):
-                    self._attempts.abandon(row.request_id)
-                else:
-                    event = {"type": "processing", "attempt": row.attempt}
-                    await self._line.start(pool, row.request_id, row.attempt, event)
+            if held := self._attempts.held(pool):
+                lost = set(await self._line.renew(pool, held))
+                over |= {request_id: attempt for request_id, attempt in held if request_id in lost}
+        # Only now: no lease may run out because the database is away.
+        for row in await self._requests.get_many(list(over)) if over else ():
+            if row.state is not State.RUNNING or row.attempt != over[row.request_id]:
+                self._attempts.abandon(row.request_id)
+            else:
+                event = {"type": "processing", "attempt": row.attempt}
+                # A rebuild does not find what began between its two looks at the rows.
+                if not await self._line.start(row.pool, row.request_id, row.attempt, event):
+                    await self._line.adopt(row.pool, [row])
 
     async def expired_leases(self) -> None:
         """Puts back what nobody works on any more."""

@@ -252,3 +252,58 @@ async def test_what_runs_is_looked_at_though_nothing_can_be_placed(stores: Store
     with pytest.raises(LineUnavailable):
         await stores.sweeps.missing()
     assert await stores.state(1) is State.QUEUED
+
+
+class HeldHere(NoAttempts):
+    """This process runs these."""
+
+    def __init__(self, *held: Request) -> None:
+        self._mine = {r.request_id: r for r in held}
+        self.abandoned: list[str] = []
+
+    def held(self, pool: str) -> list[tuple[str, int]]:
+        return [(r.request_id, r.attempt) for r in self._mine.values() if r.pool == pool]
+
+    def runs(self, request_id: str) -> bool:
+        return request_id in self._mine
+
+    def abandon(self, request_id: str) -> None:
+        self.abandoned.append(request_id)
+
+
+async def test_leases_are_renewed_while_the_database_is_away(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = await stores.running()
+    monkeypatch.setattr(stores.sweeps, "_attempts", HeldHere(begun))
+
+    async def away(_: object) -> list[Request]:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(stores.requests, "get_many", away)
+    monkeypatch.setattr(stores.sweeps, "_pools", ["another", POOL])
+    monkeypatch.setattr(stores.line, "renew", renewing(stores.line.renew, broken="another"))
+    await stores.later(LEASE_MS - 1)
+    with contextlib.suppress(StoreUnavailable):
+        await stores.sweeps.renew()
+    await stores.later(1)
+    assert await stores.line.expired(POOL) == []
+
+
+def renewing(renew: Renew, *, broken: str) -> Renew:
+    """In the broken pool every attempt seems over, which must be looked up in SQL."""
+
+    async def either(pool: str, attempts: Iterable[tuple[str, int]]) -> list[str]:
+        return ["req_9"] if pool == broken else await renew(pool, attempts)
+
+    return either
+
+
+async def test_an_attempt_that_a_rebuild_missed_gets_a_lease_and_a_log(
+    stores: Stores, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was queued when the running rows were read, and running when the queued ones were."""
+    begun = await stores.running()
+    valkey.client().delete(*(k for k in valkey.client().keys("hg:*") if not k.endswith(("meta", "bucket"))))
+    monkeypatch.setattr(stores.sweeps, "_attempts", HeldHere(begun))
+    await stores.sweeps.renew()
+    assert (await stores.line.view(POOL))["running"] == 1
+    assert await stores.line.append(POOL, "req_1", 1, [{"type": "delta", "text": "a"}]) > 0
