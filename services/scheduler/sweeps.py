@@ -25,6 +25,8 @@ PURGE_MS = 600_000
 DAY_MS = 86_400_000
 SETTLED_AGE_MS = 10_000
 """Younger rows may still be on their way from SQL to Valkey."""
+STRANDED_MS = 3_600_000
+"""The longest that an attempt can be allowed: until then a replica with other settings may be at it."""
 BATCH = 500
 
 
@@ -128,6 +130,8 @@ class Sweeps:
             self._cursors[state] = rows[-1].acceptance if len(rows) == BATCH else 0
             settled_ms = self._clock.now_ms() - SETTLED_AGE_MS
             old = [r for r in rows if max(r.accepted_ms, r.started_ms or 0) <= settled_ms]
+            if state is State.RUNNING:
+                await self._stranded(old)
             for pool in self._pools:
                 mine = {r.request_id: r for r in old if r.pool == pool and not self._attempts.runs(r.request_id)}
                 gone = await self._line.missing(pool, list(mine)) if mine else []
@@ -136,6 +140,13 @@ class Sweeps:
                     await self._line.place(pool, [mine[i] for i in gone])
                 for request_id in gone if state is State.RUNNING else ():
                     await self._lost(mine[request_id])
+
+    async def _stranded(self, rows: Sequence[Request]) -> None:
+        """Ends attempts in pools that are no longer configured; they have no lease to run out."""
+        for row in rows:
+            overdue = self._clock.now_ms() - (row.started_ms or 0) > STRANDED_MS
+            if row.pool not in self._pools and overdue and not self._attempts.runs(row.request_id):
+                await self._lost(row)
 
     async def untold(self) -> None:
         """Runs the ending script for ended rows that are not known to have had it."""
@@ -157,6 +168,8 @@ class Sweeps:
         if queued is None:
             return
         self._on_settlement()
+        if row.pool not in self._pools:
+            return
         event = {"type": "retrying", "reason": retry.reason, "delay": 0, "attempt": row.attempt}
         if not await self._line.requeue(queued, None, None, event):
             await self._line.place(row.pool, [queued])
@@ -164,8 +177,16 @@ class Sweeps:
     def _estimate(self, row: Request) -> Turn:
         """What a lost attempt may have cost: nobody is left who saw its usage."""
         tokens = Tokens(input=row.estimated_input_tokens, output=row.estimated_output_tokens)
-        cost = self._prices.cost_nano_usd(row.model, tokens)
+        try:
+            cost = self._prices.cost_nano_usd(row.model, tokens)
+        except KeyError:
+            # Its model was taken out of the configuration while it ran; it must end all the same.
+            log.error("%s is charged nothing: its model has no price any more", row.request_id)
+            cost = 0
         return Turn(row.attempt, 1, row.model, tokens, cost, True, self._clock.now_ms())
 
     async def _tell(self, rows: Sequence[Request]) -> None:
-        await self._requests.tell([(row.request_id, await self._line.finish(row)) for row in rows])
+        last_seq = self._line.identity.last_seq
+        # In a pool that is no longer configured nothing is held, and nobody listens.
+        finished = [await self._line.finish(row) if row.pool in self._pools else last_seq for row in rows]
+        await self._requests.tell([(row.request_id, seq) for row, seq in zip(rows, finished, strict=True)])

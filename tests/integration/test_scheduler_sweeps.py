@@ -238,6 +238,48 @@ async def test_numbers_rise_though_the_log_is_gone_before_the_end_was_told(
     assert row.final_seq <= SEQS_PER_EPOCH, "below every number of the next epoch"
 
 
+async def test_one_end_that_cannot_be_told_holds_up_no_other(stores: Stores) -> None:
+    """Its pool was taken out of the configuration."""
+    terms = TierTerms("pro", 1, 4, 100)
+    await stores.requests.submit(submission(7, tier=terms, pool="retired", max_wait_ms=1_000), NOW)
+    await stores.accepted(8, placed=True)
+    await stores.requests.cancel("req_8", "ada", erase=False, now_ms=NOW)
+    await stores.later(1_000)
+    await stores.sweeps.deadlines()
+    await stores.sweeps.untold()
+    assert (await stores.state(7), await stores.state(8)) == (State.EXPIRED, State.CANCELLED)
+    assert await stores.requests.untold(9) == []
+    row = await stores.requests.get("req_7")
+    assert row is not None
+    assert row.final_seq is not None
+
+
+async def test_a_lost_attempt_of_a_pool_that_was_taken_away_ends(stores: Stores) -> None:
+    terms = TierTerms("pro", 1, 4, 100)
+    await stores.requests.submit(submission(7, tier=terms, pool="retired", max_wait_ms=60_000), NOW)
+    assert await stores.requests.begin("req_7", 0, NOW) is not None
+    await stores.later(STRANDED_MS)
+    await stores.sweeps.missing()
+    assert await stores.state(7) is State.RUNNING, "a replica with other settings may be at it"
+    await stores.later(1)
+    await stores.sweeps.missing()
+    await stores.sweeps.deadlines()
+    assert await stores.state(7) is State.EXPIRED
+
+
+async def test_a_model_without_a_price_holds_up_no_other(stores: Stores) -> None:
+    terms = TierTerms("pro", 1, 4, 100)
+    old, _ = await stores.requests.submit(submission(1, tier=terms, model="claude-of-old", max_wait_ms=60_000), NOW)
+    await stores.line.place(POOL, [old])
+    await stores.accepted(2)
+    for number in (1, 2):
+        await stores.line.dispatch(POOL, 1, None)
+        assert await stores.requests.begin(f"req_{number}", 0, NOW) is not None
+    await stores.later(LEASE_MS)
+    await stores.sweeps.expired_leases()
+    assert (await stores.state(1), await stores.state(2)) == (State.QUEUED, State.QUEUED)
+
+
 async def test_what_runs_is_looked_at_though_nothing_can_be_placed(stores: Stores, valkey: ValkeyServer) -> None:
     """A full Valkey refuses to place; what must drain it may not wait for that."""
     await stores.running(1)
