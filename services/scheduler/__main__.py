@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from headgate.quota.v1.quota_pb2_grpc import QuotaServiceStub
 from headgate.scheduler.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
 
 from services import process, sql
-from services.clock import SystemClock
+from services.clock import Clock, SystemClock
 from services.pricing import PriceError, read_prices
 from services.rpc.channel import Tls, open_channel
 from services.rpc.server import Server
@@ -39,8 +40,13 @@ from services.settings import config_dir
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "scheduler_version"
+SETTLE = "headgate.quota.v1.QuotaService/Settle"
 LOOPS_END_S = 0.5
 """What a loop may take to notice that it is over; what they all do may be repeated, so a cancel then loses nothing."""
+
+
+Loop = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+"""Runs until the event is set."""
 
 
 def main() -> None:
@@ -72,25 +78,56 @@ def read_rules(settings: Settings) -> Rules:
     return Rules(provider, prices, model, settings.queue_length)
 
 
+@dataclass
+class Parts:
+    """What runs, made and connected."""
+
+    server: Server
+    attempts: Attempts
+    watches: Watches
+    keeper: Keeper
+    dispatching: list[Loop]
+    keep_on: list[Loop]
+    """What ends attempts and tells of them: goes on until the last is written."""
+    close: list[Callable[[], Awaitable[None]]]
+
+
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """Runs until `stopping` is set, then drains."""
-    rules, clock = read_rules(settings), SystemClock()
-    database = open_database(settings)
-    tls = _tls(settings)
+    parts = build(settings, read_rules(settings), open_database(settings), SystemClock())
+    # Usable from the first call on where it can be; where it cannot, requests are accepted all the same.
+    await parts.keeper.check()
+    over = asyncio.Event()
+    loops = [asyncio.create_task(loop(stopping)) for loop in parts.dispatching]
+    loops += [asyncio.create_task(loop(over)) for loop in parts.keep_on]
+    try:
+        await parts.server.start(settings.listen)
+    except OSError as error:
+        raise process.StartError(f"HEADGATE_LISTEN cannot be used: {error}.") from error
+    await _until_any_ends([*loops, asyncio.create_task(stopping.wait())])
+    parts.watches.end()
+    await parts.server.drain(grace_s=2.0)
+    await parts.attempts.drain(settings.drain_ms)
+    over.set()
+    await _end(loops)
+    for close in parts.close:
+        await close()
+
+
+def build(settings: Settings, rules: Rules, database: sql.Database, clock: Clock) -> Parts:
+    """Makes everything and passes it on; nothing runs yet."""
+    tls, pools, overrides = _tls(settings), list(rules.provider.pools), settings.overrides
     requests, identity = SqlRequests(database), Identity()
     client = line_module.connect(settings.redis_url, identity)
     line = ValkeyLine(client, identity)
-    pools = list(rules.provider.pools)
     dispatchers: dict[str, Dispatcher] = {}
 
     def wake(pool: str | None = None) -> None:
         for dispatcher in [dispatchers[pool]] if pool in dispatchers else dispatchers.values():
             dispatcher.wake()
 
-    quota_channel = open_channel(
-        settings.quota_address, tls=tls, safe_to_repeat=["headgate.quota.v1.QuotaService/Settle"]
-    )
-    outbox = Outbox(requests, QuotaOverGrpc(QuotaServiceStub(quota_channel)), clock)
+    to_quota = open_channel(settings.quota_address, tls=tls, safe_to_repeat=[SETTLE])
+    outbox = Outbox(requests, QuotaOverGrpc(QuotaServiceStub(to_quota)), clock)
     generators = Generators(settings.generator_addresses, settings.generator_slots, tls, wake)
     attempts = Attempts(
         requests, line, generators, rules.prices, clock=clock, random_fraction=random.random,
@@ -98,10 +135,10 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     )  # fmt: skip
     intake = Intake(requests, line, rules, slots=lambda: generators.slots, clock=clock)
     watches = Watches(requests, line, intake.places, clock=clock, on_ended=attempts.abandon)
+    set_limits = partial(put_limits, rules.provider, overrides)
     rebuilder = Rebuilder(
-        settings.redis_url, pools, identity, SqlIdentity(database), requests, clock=clock,
-        set_limits=partial(put_limits, rules.provider, settings.overrides),
-    )  # fmt: skip
+        settings.redis_url, pools, identity, SqlIdentity(database), requests, clock=clock, set_limits=set_limits
+    )
     keeper = Keeper(line, rebuilder, pools, wake)
     sweeps = Sweeps(
         requests, line, attempts, rules.prices, pools,
@@ -113,33 +150,18 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
             line, pool, concurrency=limit, free_slots=lambda: generators.free - attempts.beginning,
             begin=attempts.begin, on_trouble=keeper.suspect,
         )  # fmt: skip
-    server = Server([SERVICE], refusal_for, tls=tls)
     servicer = SchedulerServicer(
-        intake, requests, line, watches, rules.provider, clock=clock, on_settlement=outbox.poke,
-        overrides=settings.overrides,
-    )  # fmt: skip
+        intake, requests, line, watches, rules.provider, clock=clock, on_settlement=outbox.poke, overrides=overrides
+    )
+    server = Server([SERVICE], refusal_for, tls=tls)
     add_SchedulerServiceServicer_to_server(servicer, server.grpc)
-    # Usable from the first call on where it can be; where it cannot, requests are accepted all the same.
-    await keeper.check()
-    over = asyncio.Event()
     feed = Feed(line, pools, watches, wake)
-    # Dispatch ends first; what ends attempts and tells of them goes on until the last is written.
-    loops = [asyncio.create_task(d.run(stopping)) for d in dispatchers.values()]
-    for keeps_on in (generators.run, feed.run, watches.run, keeper.run, sweeps.run, outbox.run):
-        loops.append(asyncio.create_task(keeps_on(over)))
-    try:
-        await server.start(settings.listen)
-    except OSError as error:
-        raise process.StartError(f"HEADGATE_LISTEN cannot be used: {error}.") from error
-    await _until_any_ends([*loops, asyncio.create_task(stopping.wait())])
-    watches.end()
-    await server.drain(grace_s=2.0)
-    await attempts.drain(settings.drain_ms)
-    over.set()
-    await _end(loops)
-    await client.aclose()
-    await quota_channel.close()
-    await database.close()
+    return Parts(
+        server, attempts, watches, keeper,
+        dispatching=[dispatcher.run for dispatcher in dispatchers.values()],
+        keep_on=[generators.run, feed.run, watches.run, keeper.run, sweeps.run, outbox.run],
+        close=[client.aclose, to_quota.close, database.close],
+    )  # fmt: skip
 
 
 async def put_limits(provider: Provider, overrides: Mapping[str, int], line: ValkeyLine) -> None:

@@ -10,6 +10,17 @@ ROW_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
+    """Makes everything."""
+    _create_identity()
+    _create_outbox()
+    _create_requests()
+    _index_requests()
+    _create_tombstones()
+    _create_users()
+    op.execute("INSERT INTO scheduler_identity (id, epoch, run_id, rebuilding_until_ms) VALUES (1, 0, '', 0)")
+
+
+def _create_identity() -> None:
     op.create_table(
         "scheduler_identity",
         sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
@@ -17,6 +28,9 @@ def upgrade() -> None:
         sa.Column("run_id", sa.String(64), nullable=False),
         sa.Column("rebuilding_until_ms", sa.BigInteger(), nullable=False),
     )
+
+
+def _create_outbox() -> None:
     op.create_table(
         "scheduler_outbox",
         sa.Column("outbox_id", ROW_NUMBER, primary_key=True, autoincrement=True),
@@ -30,6 +44,9 @@ def upgrade() -> None:
         sa.Column("traceparent", sa.String(64), nullable=False),
         sa.Column("refused", sa.Boolean(), nullable=False, server_default=sa.false()),
     )
+
+
+def _create_requests() -> None:
     op.create_table(
         "scheduler_requests",
         sa.Column("acceptance", ROW_NUMBER, primary_key=True, autoincrement=True),
@@ -78,6 +95,9 @@ def upgrade() -> None:
         sa.Column("estimated_output_tokens", sa.Integer(), nullable=False),
         sa.Column("traceparent", sa.String(64), nullable=False, server_default=""),
     )
+
+
+def _index_requests() -> None:
     op.create_index(
         "scheduler_requests_alive",
         "scheduler_requests",
@@ -114,12 +134,18 @@ def upgrade() -> None:
         sqlite_where=sa.text("state NOT IN ('queued', 'running') AND NOT told"),
     )
     op.create_index("scheduler_requests_user", "scheduler_requests", ["user_id", "acceptance"])
+
+
+def _create_tombstones() -> None:
     op.create_table(
         "scheduler_tombstones",
         sa.Column("request_id", sa.String(64), primary_key=True),
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("made_ms", sa.BigInteger(), nullable=False),
     )
+
+
+def _create_users() -> None:
     op.create_table(
         "scheduler_users",
         sa.Column("user_id", sa.String(128), primary_key=True),
@@ -128,4 +154,3 @@ def upgrade() -> None:
         sa.Column("share", sa.Integer(), nullable=False),
         sa.Column("outstanding", sa.Integer(), nullable=False),
     )
-    op.execute("INSERT INTO scheduler_identity (id, epoch, run_id, rebuilding_until_ms) VALUES (1, 0, '', 0)")
