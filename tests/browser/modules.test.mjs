@@ -206,9 +206,13 @@ test("the API client sends the key, asks this origin only and types its errors",
   const fetch = async (path, options) => (calls.push([path, options.headers["X-API-Key"]]), answers.shift());
   const api = new Api({ key: () => "hg_1", fetch });
   await assert.rejects(api.call("/x"), (error) => error instanceof ApiError && error.code === "HTTP_404");
-  answers.unshift(Response.json({ code: "NOT_FOUND" }, { status: 404 }));
   assert.equal((await api.diagram("req_1")).requestId, "req_1");
-  assert.deepEqual(calls.slice(1), [["/api/diagram/req_1", "hg_1"], ["/api/diagram/req_1", undefined]]);
+  answers.push(new Response(null), new Response(null, { status: 404 }), new Response("<svg/>"));
+  assert.equal(await api.exists("req_2"), true);
+  assert.equal(await api.exists("req_3"), false);
+  assert.equal(await api.svg("http://gate.example/api/diagram/req_2/diagram.svg"), "<svg/>");
+  // What works by its id alone is asked without the key, which would hide what is another's.
+  assert.deepEqual(calls.slice(1), [["/api/diagram/req_1", "hg_1"], ["/api/diagram/req_2/events", undefined], ["/api/diagram/req_3/events", undefined], ["/api/diagram/req_2/diagram.svg", undefined]]);
   const down = new Api({ key: () => null, fetch: async () => Promise.reject(new TypeError("down")) });
   await assert.rejects(down.me(), (error) => error.code === "OFFLINE");
   assert.equal(ownPath("https://elsewhere.example/api/x.svg?token=1"), "/api/x.svg?token=1");

@@ -18,7 +18,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -54,6 +54,8 @@ class Asked:
     prompt: str
     kind: str
     body: dict[str, Any]
+    theirs: bool = False
+    """Another person's: no key of the tests sees it, its id alone does."""
     events: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -80,6 +82,7 @@ class Standin:
         self._seqs = itertools.count(1)
         self._sockets: dict[WebSocket, set[str]] = {}
         self._pollers: list[asyncio.Event] = []
+        self._listeners: dict[str, list[asyncio.Queue[dict[str, Any]]]] = {}
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -141,6 +144,10 @@ class Standin:
         """Ids that open sockets are subscribed to."""
         return set().union(*self._sockets.values()) if self._sockets else set()
 
+    def listened(self, asked: Asked) -> bool:
+        """Whether somebody listens to it by its id alone."""
+        return bool(self._listeners.get(asked.request_id))
+
     def tell(self, asked: Asked, kind: str, **fields: Any) -> None:
         """Sends an event to everybody who watches and keeps it for those who come later."""
         assert self._loop is not None
@@ -155,7 +162,9 @@ class Standin:
         # Another name of this host, as a gateway behind a proxy would write: the page must ask its own origin.
         return f"http://headgate.example/api/diagram/{request_id}/diagram.svg"
 
-    def add(self, prompt: str, status: str = "completed", kind: str = "flowchart", **more: Any) -> Asked:
+    def add(
+        self, prompt: str, status: str = "completed", kind: str = "flowchart", *, theirs: bool = False, **more: Any
+    ) -> Asked:
         """A request from earlier days."""
         number = next(self._numbers)
         request_id = f"req_{number:022d}"
@@ -166,7 +175,7 @@ class Standin:
                 "svgUrl": self._svg_url(request_id),
                 "endedAt": f"2026-01-02T10:{number:02d}:09Z",
             }
-        asked = Asked(request_id, prompt, kind, body)
+        asked = Asked(request_id, prompt, kind, body, theirs)
         self.asked[request_id] = asked
         return asked
 
@@ -190,6 +199,7 @@ class Standin:
             Route("/api/diagram/generate", self._generate, methods=["POST"]),
             Route("/api/diagram/{id}", self._get, methods=["GET", "DELETE"]),
             Route("/api/diagram/{id}/diagram.svg", self._picture),
+            Route("/api/diagram/{id}/events", self._events),
             WebSocketRoute("/ws", self._socket),
         ]
         app = Starlette(routes=routes, lifespan=note_loop)
@@ -229,7 +239,7 @@ class Standin:
     async def _list(self, request: Request) -> Response:
         if self._tier(request.headers) is None:
             return self._unknown_key()
-        items = [self._public(asked) for asked in reversed(self.asked.values())]
+        items = [self._public(asked) for asked in reversed(self.asked.values()) if not asked.theirs]
         return JSONResponse({"items": items, "nextCursor": None})
 
     def _public(self, asked: Asked) -> dict[str, Any]:
@@ -254,10 +264,11 @@ class Standin:
         return JSONResponse(body, 202)
 
     async def _get(self, request: Request) -> Response:
-        asked = self.asked.get(request.path_params["id"])
+        if self._tier(request.headers) is None:
+            return self._unknown_key()
+        asked = self._seen(request)
         if asked is None:
-            body = {"error": "NOT_FOUND", "code": "NOT_FOUND", "message": "This request was not accepted."}
-            return JSONResponse(body, 404)
+            return self._nothing()
         if request.method == "DELETE" and not asked.ended:
             await self._tell(asked, "failed", {"status": "cancelled", "code": "CANCELLED", "error": "Cancelled."})
         elif "wait" in request.query_params and not asked.ended:
@@ -267,7 +278,43 @@ class Standin:
             await changed.wait()
         return JSONResponse(self._public(asked))
 
+    def _seen(self, request: Request) -> Asked | None:
+        asked = self.asked.get(request.path_params["id"])
+        return None if asked is None or (asked.theirs and request.headers.get("x-api-key")) else asked
+
+    def _nothing(self) -> Response:
+        return JSONResponse({"error": "NOT_FOUND", "code": "NOT_FOUND", "message": "There is no such request."}, 404)
+
+    async def _events(self, request: Request) -> Response:
+        asked = self._seen(request)
+        if asked is None:
+            return self._nothing()
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
+        heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        head = {"requestId": asked.request_id, "seq": 1}
+        state = asked.body["status"]
+        # Never the prompt, the time or the cost: the id alone does not give those.
+        shown = {
+            name: asked.body[name] for name in ("result", "svgUrl", "position", "estimatedWait") if name in asked.body
+        }
+        heard.put_nowait({**head, "type": {"queued": "status"}.get(state, state), "attempt": 1, **shown})
+        self._listeners.setdefault(asked.request_id, []).append(heard)
+        self._notify()
+
+        async def told() -> AsyncIterator[str]:
+            yield "retry: 1000\n\n"
+            while True:
+                event = await heard.get()
+                yield f"id: {event['seq']}\nevent: {event['type']}\ndata: {json.dumps(event)}\n\n"
+                if event["type"] in ("completed", "failed"):
+                    return
+
+        return StreamingResponse(told(), media_type="text/event-stream")
+
     async def _picture(self, request: Request) -> Response:
+        if self._seen(request) is None:
+            return self._nothing()
         return Response(self.svg, media_type="image/svg+xml", headers={"X-Content-Type-Options": "nosniff"})
 
     async def _socket(self, socket_: WebSocket) -> None:
@@ -318,6 +365,8 @@ class Standin:
         for socket_, ids in list(self._sockets.items()):
             if asked.request_id in ids:
                 await socket_.send_json(event)
+        for heard in self._listeners.get(asked.request_id, ()):
+            heard.put_nowait(event)
         for poller in self._pollers:
             poller.set()
         self._pollers.clear()

@@ -110,11 +110,35 @@ def test_a_closed_tab_loses_nothing(studio: Studio) -> None:
     studio.expect_mode("picture")
 
 
-def test_a_link_opens_without_a_key(studio: Studio) -> None:
-    asked = studio.gateway.add("A shared plan")
-    studio.open(tier=None, address=f"#{asked.request_id}")
+@pytest.mark.parametrize("tier", [None, "pro"])
+def test_a_link_opens_without_its_owners_key(studio: Studio, tier: str | None) -> None:
+    # With a key the page asks with it first, and is refused.
+    studio.expect_refusals = tier is not None
+    asked = studio.gateway.add("A shared plan", theirs=True)
+    studio.open(tier=tier, address=f"#{asked.request_id}")
     studio.expect_mode("picture")
-    expect(studio.page.locator("hg-status .about")).to_have_text("A shared plan")
+    studio.page.click("#tab-source")
+    expect(studio.page.locator("hg-source .code")).to_contain_text("Doorstep")
+    # What the id alone does not tell.
+    expect(studio.page.locator("hg-status .about")).to_have_text("")
+    expect(studio.page.locator("hg-card")).to_have_count(0)
+
+
+def test_a_link_to_what_is_being_drawn_is_followed(studio: Studio) -> None:
+    page, gateway = studio.page, studio.gateway
+    asked = gateway.add("A shared plan", status="queued", theirs=True, position=3, estimatedWait=9_000)
+    studio.open(tier=None, address=f"#{asked.request_id}")
+    expect(page.locator("hg-status .words")).to_contain_text("3rd in line")
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+    gateway.wait_until(lambda: gateway.listened(asked), "a listener")
+    page.click("#new")
+    page.go_back()
+    expect(page.locator("hg-status .words")).to_contain_text("3rd in line")
+    gateway.tell(asked, "processing", attempt=1)
+    studio.expect_words("Drawing…")
+    gateway.complete(asked)
+    studio.expect_mode("picture")
+    assert gateway.subscriptions == []
 
 
 def test_an_unknown_address_says_so(studio: Studio) -> None:

@@ -75,14 +75,19 @@ export class Api {
     return this.json("/api/diagram/generate", { method: "POST", body: request, headers: { "Idempotency-Key": idempotencyKey } });
   }
 
-  /** One request now, or (`waitMs`) at its next change. Another user's is still readable by its id alone. */
-  async diagram(id, { waitMs = 0, signal } = {}) {
-    const path = `/api/diagram/${encodeURIComponent(id)}${waitMs ? `?wait=${waitMs}` : ""}`;
+  /** One request of the person's own now, or (`waitMs`) at its next change. */
+  diagram(id, { waitMs = 0, signal } = {}) {
+    return this.json(`/api/diagram/${encodeURIComponent(id)}${waitMs ? `?wait=${waitMs}` : ""}`, { signal });
+  }
+
+  /** Whether there is a request of that id, whoever's it is. */
+  async exists(id) {
     try {
-      return await this.json(path, { signal });
+      await this.call(`/api/diagram/${encodeURIComponent(id)}/events`, { method: "HEAD", bare: true });
+      return true;
     } catch (error) {
-      if (!this.key() || !["NOT_FOUND", "UNAUTHENTICATED"].includes(error.code)) throw error;
-      return this.json(path, { signal, bare: true });
+      if (error.status === 404) return false;
+      throw error;
     }
   }
 
@@ -94,9 +99,9 @@ export class Api {
     return this.json(`/api/diagrams?limit=24${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
   }
 
-  /** The text of the picture at `address`. */
+  /** The text of the picture at `address`, which works by itself: with a key another person's would be hidden. */
   async svg(address) {
-    const response = await this.call(ownPath(address), { headers: { Accept: "image/svg+xml" } });
+    const response = await this.call(ownPath(address), { headers: { Accept: "image/svg+xml" }, bare: true });
     return response.text();
   }
 

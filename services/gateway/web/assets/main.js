@@ -11,6 +11,7 @@ import { LiveFeed } from "./live.js";
 import { Picture } from "./picture.js";
 import { refusal } from "./refusals.js";
 import { Requests } from "./requests.js";
+import { SharedFeed } from "./shared.js";
 import { Source } from "./source.js";
 import { Stage } from "./stage.js";
 import { Studio } from "./studio.js";
@@ -39,6 +40,7 @@ const live = new LiveFeed({
   onEvent: (id, message) => studio.heard(id, message),
   onLink: (link) => studio.linkChanged(link),
 });
+const sharedFeed = new SharedFeed({ openSource: (address) => new EventSource(address), onEvent: (id, message) => studio.heard(id, message), timers });
 const stage = new Stage({
   root: find("#stage"),
   api,
@@ -59,5 +61,5 @@ const panel = new KeyPanel({ dialog: find("#key-panel"), store: keys, demoKeys: 
 const account = new Account({ usage: find("#usage"), keyLabel: find("#key-label"), now });
 const strip = new HistoryStrip({ list: find("#history-list"), note: find("#history-note"), more: find("#history-more") });
 
-const studio = new Studio({ account, announcer, api, ApiError, composer, find, keys, linkBar, live, now, panel, refusal, requests, stage, strip, timers });
+const studio = new Studio({ account, announcer, api, ApiError, composer, find, keys, linkBar, live, now, panel, refusal, requests, sharedFeed, stage, strip, timers });
 studio.start();

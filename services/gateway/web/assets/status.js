@@ -25,6 +25,7 @@ export const begin = (id, fields = {}) => ({
   diagramType: "mermaid",
   acceptedAt: null,
   endedAt: null,
+  shared: false,
   acceptedSeenMs: null,
   place: null,
   firstPosition: null,
@@ -230,7 +231,7 @@ export function line(track, nowMs) {
   else if (track.retry && (nowMs < track.retry.untilMs || !track.place || track.place.atMs < track.retry.untilMs - track.retry.delayMs)) told = retryLine(track, nowMs);
   else if (track.paused) told = pausedLine(track, nowMs);
   else told = queuedLine(track, nowMs);
-  return { detail: "", cancellable: open && track.state !== "sending", ...told };
+  return { detail: "", cancellable: open && !track.shared && track.state !== "sending", ...told };
 }
 
 /** What went wrong, what was kept and what to do, for a request that ended without a picture; else null. */

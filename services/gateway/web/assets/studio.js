@@ -67,6 +67,7 @@ export class Studio {
     const id = idInAddress();
     if (id === null) {
       this.current = null;
+      this.sharedFeed.close();
       this.stage.showEmpty();
       return this.draw();
     }
@@ -77,19 +78,35 @@ export class Studio {
   async open(id) {
     this.current = id;
     this.read = { phase: null, atMs: 0 };
+    this.sharedFeed.close();
     const known = this.requests.get(id);
     if (known && !ended(known)) return this.follow(known);
     if (!known || !known.source) this.stage.showLoading();
     if (known?.state === "completed" && known.source) return undefined;
     try {
-      const track = this.requests.learn({ ...(await this.api.diagram(id)), requestId: id });
-      if (!ended(track)) this.follow(track);
+      const track = (await this.#own(id)) ?? (await this.#shared(id));
+      if (!ended(track) && this.current === id) this.follow(track);
     } catch (error) {
       if (this.current !== id) return undefined;
-      if (error.code === "NOT_FOUND") this.requests.put(begin(id, { state: "failed", code: "NOT_FOUND" }));
-      else this.showRefusal(error, () => this.reopen(id));
+      this.showRefusal(error, () => this.reopen(id));
     }
     return this.draw();
+  }
+
+  // The person's own request, or null if it is not theirs.
+  async #own(id) {
+    if (!this.keys.get()) return null;
+    try {
+      return this.requests.learn({ ...(await this.api.diagram(id)), requestId: id });
+    } catch (error) {
+      if (error.code === "NOT_FOUND" || error.code === "UNAUTHENTICATED") return null;
+      throw error;
+    }
+  }
+
+  async #shared(id) {
+    const there = await this.api.exists(id);
+    return this.requests.put(begin(id, there ? { shared: true } : { state: "failed", code: "NOT_FOUND" }));
   }
 
   reopen(id) {
@@ -191,7 +208,8 @@ export class Studio {
   // -- following
 
   follow(track) {
-    this.live.watch(track.id, WHOLE_LOG);
+    if (track.shared) this.sharedFeed.watch(track.id);
+    else this.live.watch(track.id, WHOLE_LOG);
     this.draw();
   }
 
@@ -236,6 +254,7 @@ export class Studio {
     this.generation += 1;
     document.body.classList.toggle("keyless", !key);
     this.live.close();
+    this.sharedFeed.close();
     this.requests.clear();
     this.refused = null;
     this.account.show(null);
