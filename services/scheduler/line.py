@@ -201,6 +201,11 @@ class ValkeyLine:
             found: Any = await self._client.xrange(f"{base_key(pool)}log:{request_id}", f"({after}-1", count=20_000)
         return [(int(number.split("-")[0]), json.loads(fields["e"])) for number, fields in found]
 
+    async def erase_events(self, pool: str, request_id: str) -> None:
+        """Deletes a request's log: what was shown of its answer is in it."""
+        async with _translated():
+            await self._client.delete(f"{base_key(pool)}log:{request_id}")
+
     @asynccontextmanager
     async def subscribe(self, pools: Sequence[str]) -> AsyncIterator[PubSub]:
         """Live events and wake-ups of the pools."""

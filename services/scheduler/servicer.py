@@ -132,9 +132,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         many = request.page_size or 20
         if not request.user_id or not 1 <= many <= 100:
             raise Refused("INVALID_REQUEST", "It must be from 1 to 100.", figures={"field": "limit"})
-        if request.page_token and not request.page_token.isdigit():
-            raise Refused("INVALID_REQUEST", "This cursor was not made here.", figures={"field": "cursor"})
-        before = int(request.page_token) if request.page_token else None
+        before = _cursor(request.page_token) if request.page_token else None
         rows = await self._requests.of_user(request.user_id, many + 1, before)
         more = str(rows[many - 1].acceptance) if len(rows) > many else ""
         return pb.ListResponse(requests=[messages.request(r, owner=True) for r in rows[:many]], next_page_token=more)
@@ -150,6 +148,9 @@ class SchedulerServicer(SchedulerServiceServicer):
             # Its final event goes out and its attempt stops by the same script; the sweep repeats it if need be.
             with suppress(LineUnavailable, StoreUnavailable):
                 await self._requests.tell([(row.request_id, await self._line.finish(row))])
+        if request.erase:
+            with suppress(LineUnavailable):
+                await self._line.erase_events(row.pool, row.request_id)
         return pb.CancelResponse(request=messages.request(row, owner=True))
 
     async def Watch(self, requests: AsyncIterator[pb.WatchRequest], context: Any) -> AsyncIterator[pb.WatchResponse]:
@@ -263,6 +264,13 @@ class QuotaOverGrpc:
             if refusal.domain and refusal.code is not grpc.StatusCode.UNAVAILABLE:
                 raise QuotaRefused(refusal.message) from error
             raise QuotaUnavailable(f"quota answered {error.code().name}") from error
+
+
+def _cursor(text: str) -> int:
+    # Up to 18 digits fit into SQL's BIGINT whatever they are.
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise Refused("INVALID_REQUEST", "This cursor was not made here.", figures={"field": "cursor"})
+    return int(text)
 
 
 def _at_most(count: int, most: int, field: str) -> None:

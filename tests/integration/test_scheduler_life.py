@@ -338,6 +338,23 @@ async def test_what_is_another_users_is_not_found(scheduler: Scheduler) -> None:
     assert (bare.user_id, bare.prompt, bare.cost_nano_usd) == ("", "", 0)
 
 
+@pytest.mark.parametrize("token", ["²", "9" * 30, "x", "-1", "1 OR 1"])
+async def test_a_cursor_that_was_not_made_here_is_refused(scheduler: Scheduler, token: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await scheduler.stub.List(pb.ListRequest(user_id="ada", page_token=token))
+    assert refusal_of(refused.value).reason == "INVALID_REQUEST"
+
+
+async def test_what_is_erased_cannot_be_replayed(scheduler: Scheduler) -> None:
+    request_id = await scheduler.submit()
+    await scheduler.end(request_id)
+    await scheduler.stub.Cancel(pb.CancelRequest(request_id=request_id, user_id="ada", erase=True))
+    ask = pb.ReplayRequest(items=[pb.ReplayItem(request_id=request_id, after=0)])
+    replayed = (await scheduler.stub.Replay(ask)).replayed[0]
+    assert [event.WhichOneof("event") for event in replayed.events] == ["ended"]
+    assert SOURCE not in str(replayed)
+
+
 async def test_the_outstanding_cap_holds_under_concurrent_submits(tmp_path: Path, valkey: ValkeyServer) -> None:
     async with running_scheduler(sqlite_url(tmp_path), valkey.url) as scheduler:
         scheduler.generator.steps = never_ends
