@@ -23,8 +23,10 @@ metadata = MetaData()
 _number = BigInteger().with_variant(Integer, "sqlite")
 
 
-def _table(name: str, *items: SchemaItem) -> Table:
-    return Table(f"quota_{name}", metadata, *items)
+def _table(name: str, *items: SchemaItem, numbered: bool = False) -> Table:
+    # A number is never used again: SQLite else gives a deleted row's to the next one, and whoever still held the old
+    # one would delete a message that nobody had delivered.
+    return Table(f"quota_{name}", metadata, *items, sqlite_autoincrement=numbered)
 
 
 def _text(name: str, *, primary_key: bool = False) -> Column[str]:
@@ -108,6 +110,7 @@ outbox = _table(
     _text("tier"),
     _integer("tier_version"),
     _integer("create_time_ms"),
+    numbered=True,
 )
 
 audit = _table(
@@ -120,4 +123,5 @@ audit = _table(
     _text("old"),
     _text("new"),
     Index("quota_audit_by_time", "time_ms"),
+    numbered=True,
 )

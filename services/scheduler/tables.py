@@ -57,6 +57,9 @@ requests = Table(
     Column("estimated_input_tokens", Integer, nullable=False),
     Column("estimated_output_tokens", Integer, nullable=False),
     Column("traceparent", String(64), nullable=False, server_default=""),
+    # A number is never used again: SQLite else gives a deleted row's to the next one, and whoever still held the old
+    # one would delete a settlement that nobody had delivered (seen with two replicas).
+    sqlite_autoincrement=True,
 )
 
 # Partial indexes: they hold what is alive, so they stay small whatever the history.
@@ -101,6 +104,7 @@ outbox = Table(
     Column("pool", String(64), nullable=False),
     Column("traceparent", String(64), nullable=False),
     Column("refused", Boolean, nullable=False, server_default=false()),
+    sqlite_autoincrement=True,
 )
 
 identity = Table(

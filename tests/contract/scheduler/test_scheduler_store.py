@@ -280,6 +280,18 @@ async def test_sweeps_find_what_is_theirs(store: SqlRequests) -> None:
     assert await store.settlements(10) == []
 
 
+async def test_a_number_of_the_outbox_is_never_used_again(store: SqlRequests) -> None:
+    """Two replicas read a row; one delivers and deletes it; the other must not delete the next one by its number."""
+    await running(store, 1)
+    await store.finish("req_1", 1, DONE, [], NOW)
+    (first,) = await store.settlements(10)
+    await store.settled([first.outbox_id])
+    await running(store, 2)
+    await store.finish("req_2", 1, DONE, [], NOW)
+    await store.settled([first.outbox_id])
+    assert [s.request_id for s in await store.settlements(10)] == ["req_2"]
+
+
 async def test_erasing_leaves_the_request_without_its_words(store: SqlRequests) -> None:
     await running(store)
     await store.finish("req_1", 1, DONE, [turn()], NOW)

@@ -98,11 +98,13 @@ def _create_logs() -> None:
         _number(),
         *map(_text, ("user_id", "tier")),
         *map(_integer, ("tier_version", "create_time_ms")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "quota_audit",
         _number(),
         _integer("time_ms"),
         *map(_text, ("actor", "action", "subject", "old", "new")),
+        sqlite_autoincrement=True,
     )
     op.create_index("quota_audit_by_time", "quota_audit", ["time_ms"])

@@ -43,6 +43,7 @@ def _create_outbox() -> None:
         sa.Column("pool", sa.String(64), nullable=False),
         sa.Column("traceparent", sa.String(64), nullable=False),
         sa.Column("refused", sa.Boolean(), nullable=False, server_default=sa.false()),
+        sqlite_autoincrement=True,
     )
 
 
@@ -94,6 +95,7 @@ def _create_requests() -> None:
         sa.Column("estimated_input_tokens", sa.Integer(), nullable=False),
         sa.Column("estimated_output_tokens", sa.Integer(), nullable=False),
         sa.Column("traceparent", sa.String(64), nullable=False, server_default=""),
+        sqlite_autoincrement=True,
     )
 
 
