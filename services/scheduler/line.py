@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry as RedisRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from services.scheduler.life import LineUnavailable, Request, TierTerms
 
@@ -24,6 +24,9 @@ LOG_KEPT_MS = 60_000
 SEQS_PER_EPOCH = 1_000_000
 """More events than a request can have in one epoch: 20 a second for 13 hours."""
 SOCKET_TIMEOUT_S = 5.0
+CONNECTIONS = 64
+_NOT_NOW = ("MISCONF", "BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS")
+"""First words of refusals that say how the server is, not what was wrong with the call (MISCONF: its disk is full)."""
 
 ENDED = json.dumps({"type": "ended"})
 """The final event as logged; what it says is read from SQL, where the result is."""
@@ -235,9 +238,13 @@ async def _translated() -> AsyncIterator[None]:
         yield
     except OutOfMemoryError as error:
         raise LineUnavailable("it is full") from error
+    except ReadOnlyError as error:
+        raise LineUnavailable("it is a replica") from error
     except ResponseError as error:
         if "STALEEPOCH" in str(error):
             raise LineUnavailable("it was rebuilt") from error
+        if str(error).startswith(_NOT_NOW):
+            raise LineUnavailable(str(error).split()[0]) from error
         raise
     except (RedisError, OSError, TimeoutError) as error:
         raise LineUnavailable(type(error).__name__) from error

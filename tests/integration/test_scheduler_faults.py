@@ -1,0 +1,65 @@
+"""What goes wrong between a scheduler's writes and around it: stores that refuse, forget or fall silent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from headgate.generator.v1 import generator_pb2 as gen
+from headgate.scheduler.v1 import scheduler_pb2 as pb
+
+from services.pricing import PriceList
+from services.rpc.status import refusal_of
+from services.scheduler import feed as feed_module
+from services.scheduler import line as line_module
+from services.scheduler.attempts import Attempts
+from services.scheduler.feed import Feed
+from services.scheduler.life import LineUnavailable, Request, State
+from services.scheduler.line import Identity, ValkeyLine, base_key
+from services.scheduler.outbox import Outbox
+from services.scheduler.rebuild import Rebuilder
+from services.scheduler.store import SqlRequests
+from services.scheduler.waits import Place
+from services.scheduler.watches import Happened, Watches
+from services.sql import StoreUnavailable
+from tests.servers.quota import VirtualClock
+from tests.servers.scheduler import (
+    SOURCE,
+    Scheduler,
+    drawn,
+    draws,
+    running_scheduler,
+    sqlite_url,
+    started,
+    upstream,
+    used,
+    within,
+)
+from tests.servers.valkey import ValkeyServer
+from tests.unit.test_scheduler_outcomes import a_request
+
+POOL = "sonnet"
+
+
+@pytest.fixture
+async def scheduler(tmp_path: Path, valkey: ValkeyServer) -> AsyncIterator[Scheduler]:
+    async with running_scheduler(sqlite_url(tmp_path), valkey.url) as running:
+        yield running
+
+
+async def test_a_valkey_that_refuses_to_write_is_one_that_is_away(tmp_path: Path, own_valkey: ValkeyServer) -> None:
+    """After a failover the old primary answers as a read-only replica; a full disk refuses in the same way."""
+    async with running_scheduler(sqlite_url(tmp_path), own_valkey.url) as scheduler:
+        await scheduler.end(await scheduler.submit())
+        own_valkey.client().execute_command("REPLICAOF", "127.0.0.1", "1")
+        request_id = await scheduler.submit()
+        assert scheduler.serving is not None
+        assert not scheduler.serving.done(), "it accepts and waits"
+        own_valkey.client().execute_command("REPLICAOF", "NO", "ONE")
+        ended, _ = await scheduler.end(request_id)
+        assert ended.state == pb.STATE_COMPLETED
