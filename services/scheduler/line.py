@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry as RedisRetry
 from redis.backoff import NoBackoff
@@ -81,10 +81,11 @@ def connect(url: str, identity: Identity | None) -> Redis:
             raise ConnectionError("another Valkey answers")
 
     # No retries: a script whose answer was lost may have run.
-    return Redis.from_url(
-        url, redis_connect_func=verify, retry=RedisRetry(NoBackoff(), 0), max_connections=64,
-        socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=2.0, decode_responses=True,
+    pool = BlockingConnectionPool.from_url(
+        url, redis_connect_func=verify, retry=RedisRetry(NoBackoff(), 0), max_connections=CONNECTIONS,
+        timeout=SOCKET_TIMEOUT_S, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=2.0, decode_responses=True,
     )  # fmt: skip
+    return Redis.from_pool(pool)
 
 
 async def _run_id(connection: Any) -> str:

@@ -63,3 +63,13 @@ async def test_a_valkey_that_refuses_to_write_is_one_that_is_away(tmp_path: Path
         own_valkey.client().execute_command("REPLICAOF", "NO", "ONE")
         ended, _ = await scheduler.end(request_id)
         assert ended.state == pb.STATE_COMPLETED
+
+
+async def test_a_burst_waits_for_a_connection(valkey: ValkeyServer) -> None:
+    identity = Identity(1, valkey.client().info("server")["run_id"])
+    client = line_module.connect(valkey.url, identity)
+    valkey.client().hset(f"{base_key(POOL)}meta", "epoch", "1")
+    line = ValkeyLine(client, identity)
+    views = await asyncio.gather(*(line.view(POOL) for _ in range(300)))
+    assert len(views) == 300
+    await client.aclose()
