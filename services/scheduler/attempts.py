@@ -44,7 +44,7 @@ class Line(Protocol):
     ) -> int: ...
     async def pause(self, pool: str, length_ms: int, reason: str) -> None: ...
     async def set_limits(self, pool: str, kind: str, limits: Mapping[str, int | None]) -> None: ...
-    async def spend(self, pool: str, input_tokens: int, output_tokens: int) -> None: ...
+    async def spend(self, pool: str, request_id: str, input_tokens: int, output_tokens: int) -> None: ...
 
 
 class Workers(Protocol):
@@ -220,8 +220,9 @@ class Attempts:
         request, course.started_turn, course.characters = course.request, step.turn, 0
         await self._observe(request, step.limits)
         if step.turn > 1:
+            estimate = (request.estimated_input_tokens, request.estimated_output_tokens)
             with suppress(LineUnavailable):
-                await self._line.spend(request.pool, request.estimated_input_tokens, request.estimated_output_tokens)
+                await self._line.spend(request.pool, request.request_id, *estimate)
 
     async def _observe(self, request: Request, limits: Mapping[str, int]) -> None:
         """Puts limits that the provider's headers name in force, where they differ from what it named before."""

@@ -190,9 +190,9 @@ class ValkeyLine:
         """Stops dispatch for that long; 0 lets it go on."""
         await self._run("limit", pool, "pause", length_ms, reason)
 
-    async def spend(self, pool: str, input_tokens: int, output_tokens: int) -> None:
-        """Takes what a further turn uses, into debt if need be."""
-        await self._run("limit", pool, "spend", input_tokens, output_tokens)
+    async def spend(self, pool: str, request_id: str, input_tokens: int, output_tokens: int) -> None:
+        """Takes what a further turn of a request will probably use, into debt if need be."""
+        await self._run("limit", pool, "spend", input_tokens, output_tokens, request_id)
 
     async def view(self, pool: str, request_ids: Sequence[str] = ()) -> dict[str, Any]:
         """The pool at a glance and where those requests stand; the form is written in view.lua."""

@@ -268,3 +268,22 @@ async def test_positions_agree_with_the_order_of_dispatch(line: ValkeyLine, valk
     errors = [abs(told[request_id] - had) for had, request_id in enumerate(order, 1)]
     assert sorted(errors)[int(0.95 * len(errors))] <= 5
     assert max(errors) <= 12
+
+
+@pytest.mark.parametrize("how", ["finish", "requeue"])
+async def test_a_further_turn_is_settled_with_the_rest(line: ValkeyLine, valkey: ValkeyServer, how: str) -> None:
+    """It took an estimate of its own when it began; what is paid in the end is what was used."""
+    row = request(1, estimated_input_tokens=100, estimated_output_tokens=100)
+    await limited(line, valkey, tokens=600_000)
+    line.virtual_now_ms += 60_000
+    full = (await line.view(POOL))["levels"]["tokens"]
+    await line.place(POOL, [row])
+    await drain_order(line, 1)
+    await line.start(POOL, row.request_id, 1, {"type": "processing"})
+    await line.spend(POOL, row.request_id, 100, 100)
+    for_attempt = replace(row, attempt=1, not_before_ms=line.virtual_now_ms + 1)
+    if how == "finish":
+        await line.finish(for_attempt, 150, 90)
+    else:
+        assert await line.requeue(for_attempt, 150, 90, None)
+    assert full - (await line.view(POOL))["levels"]["tokens"] == pytest.approx(240)

@@ -16,7 +16,7 @@ if r.member then
   unqueue(r, false)
   if leased and input and output then
     local bucket, levels, limits = load_bucket()
-    settle(levels, needs(input - r.input, output - r.output))
+    settle(levels, r, input, output)
     correct(r, cost_of(limits, input, output) - r.cost)
     learn(bucket, input, output, took)
   end
@@ -24,7 +24,7 @@ else
   redis.call('HSET', req, 'seq', ARGV[8])
 end
 redis.call('HSET', req, 'closed', 1)
-redis.call('HDEL', req, 'open', 'member', 'tag', 'cost', 'input', 'output', 'rank')
+redis.call('HDEL', req, 'open', 'member', 'tag', 'cost', 'input', 'output', 'rank', 'turns')
 local seq = record(r.id, ARGV[4])
 redis.call('PEXPIRE', req, ARGV[5])
 redis.call('PEXPIRE', key('log:' .. r.id), ARGV[5])

@@ -2,7 +2,8 @@
 -- KEYS[1], ARGV[1..2]  see pool.lua
 -- ARGV[3]  'set': ARGV[4..] field and value pairs ('' deletes the field)
 --          'pause': ARGV[4] for how many ms from now, ARGV[5] why; a later end already set is kept; 0 ends the pause
---          'spend': ARGV[4] input tokens, ARGV[5] output tokens, taken with one request, into debt if need be
+--          'spend': ARGV[4] input tokens, ARGV[5] output tokens, taken with one request, into debt if need be, for
+--          the request ARGV[6], whose end settles it
 -- Returns 1.
 free_first()
 if ARGV[3] == 'set' then
@@ -26,6 +27,9 @@ else
   local need = needs(tonumber(ARGV[4]), tonumber(ARGV[5]))
   for dim, level in pairs(levels) do levels[dim] = level - need[dim] end
   save_levels(levels)
+  if redis.call('HEXISTS', key('req:' .. ARGV[6]), 'open') == 1 then
+    redis.call('HINCRBY', key('req:' .. ARGV[6]), 'turns', 1)
+  end
 end
 redis.call('PUBLISH', base .. 'wake', 1)
 return 1

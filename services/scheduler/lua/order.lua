@@ -1,6 +1,6 @@
 -- Into the line and out of it; follows service.lua in every script. It has no KEYS or ARGV of its own.
 -- A request r is a table of its hash's fields and its id. It is in its tier's line, backing off, leased, or gone.
-local FIELDS = {'tier', 'user', 'member', 'cost', 'tag', 'rank', 'input', 'output', 'attempt', 'closed', 'open', 'seq'}
+local FIELDS = {'tier', 'user', 'member', 'cost', 'tag', 'rank', 'input', 'output', 'attempt', 'closed', 'open', 'seq', 'turns'}
 local function read(id)
   local values, r = redis.call('HMGET', key('req:' .. id), unpack(FIELDS)), {id = id}
   for i, name in ipairs(FIELDS) do r[name] = values[i] or nil end

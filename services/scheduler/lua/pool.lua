@@ -64,8 +64,11 @@ local function save_levels(levels)
   redis.call('HSET', key('bucket'), 'at', now)
 end
 
--- Takes what was used beyond the estimate, or gives back what was not; the request itself stays taken.
-local function settle(levels, more)
+-- Takes what was used beyond the estimate, or gives back what was not; the requests themselves stay taken.
+-- Each further turn (`turns` of them) took an estimate of its own.
+local function settle(levels, r, input, output)
+  local turns = 1 + (tonumber(r.turns) or 0)
+  local more = needs(input - turns * r.input, output - turns * r.output)
   for dim, level in pairs(levels) do if dim ~= 'requests' then levels[dim] = level - more[dim] end end
   save_levels(levels)
 end

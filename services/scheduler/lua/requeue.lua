@@ -10,7 +10,7 @@ if redis.call('ZREM', key('leases'), r.id) == 0 then return 0 end
 local _, levels, limits = load_bucket()
 local input, output = tonumber(ARGV[6]), tonumber(ARGV[7])
 if input and output then
-  settle(levels, needs(input - r.input, output - r.output))
+  settle(levels, r, input, output)
   -- It will be charged in full when it is served; what the lost attempt cost comes on top.
   if input + output > 0 then correct(r, cost_of(limits, input, output)) end
 end
@@ -18,7 +18,7 @@ end
 redis.call('HSET', key('req:' .. r.id), 'attempt', ARGV[4])
 add(meta, 'T:' .. r.tier, -tonumber(r.cost) / math.max(1, field(meta, 'share:' .. r.tier)))
 queue(r, tonumber(ARGV[5]), false)
-redis.call('HDEL', key('req:' .. r.id), 'open')
+redis.call('HDEL', key('req:' .. r.id), 'open', 'turns')
 if ARGV[8] ~= '' then record(r.id, ARGV[8]) end
 redis.call('PUBLISH', base .. 'wake', 1)
 return 1
