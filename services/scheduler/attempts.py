@@ -61,6 +61,8 @@ class _Superseded(Exception):
 class _Running:
     request: Request
     task: asyncio.Task[None]
+    working: bool = False
+    """It was given to a worker, who counts it from then on."""
     ending: bool = False
     """Its end is being written: no longer to be cancelled."""
 
@@ -118,7 +120,11 @@ class Attempts:
     @property
     def beginning(self) -> int:
         """Attempts that were dispatched and do not use a worker yet."""
-        return len(self._beginning) - len(self._running)
+        return len(self._beginning) - sum(running.working for running in self._running.values())
+
+    def forget_limits(self) -> None:
+        """The line is another one: what the provider's headers said must be said again."""
+        self._limits.clear()
 
     def begin(self, request_id: str, attempts_so_far: int) -> None:
         """Starts an attempt at a request that was just taken from the line."""
@@ -200,6 +206,8 @@ class Attempts:
                 course.flushing.cancel()
 
     async def _follow(self, course: _Course) -> Drawn:
+        if running := self._running.get(course.request.request_id):
+            running.working = True
         async with aclosing(self._workers.generate(course.request, self._timeout_ms)) as steps:  # type: ignore[type-var]
             async for step in steps:
                 match step:

@@ -73,3 +73,26 @@ async def test_a_burst_waits_for_a_connection(valkey: ValkeyServer) -> None:
     views = await asyncio.gather(*(line.view(POOL) for _ in range(300)))
     assert len(views) == 300
     await client.aclose()
+
+
+async def test_no_more_is_dispatched_than_workers_are_free(
+    tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the begin and its worker an attempt takes a worker all the same."""
+    door, begun, start = asyncio.Event(), asyncio.Semaphore(0), ValkeyLine.start
+
+    async def slow(*arguments: Any) -> int:
+        begun.release()
+        await door.wait()
+        return await start(*arguments)
+
+    monkeypatch.setattr(ValkeyLine, "start", slow)
+    async with running_scheduler(sqlite_url(tmp_path), valkey.url, generator_slots=2) as scheduler:
+        ids = [await scheduler.submit() for _ in range(2)]
+        for _ in ids:
+            await within(begun.acquire(), "a begin")
+        ids += [await scheduler.submit() for _ in range(20)]
+        door.set()
+        for request_id in ids:
+            ended, kinds = await scheduler.end(request_id)
+            assert (ended.state, ended.attempts) == (pb.STATE_COMPLETED, 1), kinds
