@@ -139,7 +139,12 @@ def build(settings: Settings, rules: Rules, database: sql.Database, clock: Clock
     rebuilder = Rebuilder(
         settings.redis_url, pools, identity, SqlIdentity(database), requests, clock=clock, set_limits=set_limits
     )
-    keeper = Keeper(line, rebuilder, pools, wake)
+
+    def on_ready() -> None:
+        attempts.forget_limits()
+        wake()
+
+    keeper = Keeper(line, rebuilder, pools, on_ready)
     sweeps = Sweeps(
         requests, line, attempts, rules.prices, pools,
         clock=clock, retention_days=settings.retention_days, on_settlement=outbox.poke,

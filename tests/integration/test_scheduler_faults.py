@@ -75,6 +75,22 @@ async def test_a_burst_waits_for_a_connection(valkey: ValkeyServer) -> None:
     await client.aclose()
 
 
+async def test_limits_that_headers_named_outlive_a_rebuild(tmp_path: Path, own_valkey: ValkeyServer) -> None:
+    async def steps(_: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
+        for step in (started(requests=777), used(), drawn()):
+            yield step
+
+    async with running_scheduler(sqlite_url(tmp_path), own_valkey.url) as scheduler:
+        scheduler.generator.steps = steps
+        await scheduler.end(await scheduler.submit())
+        own_valkey.kill()
+        own_valkey.lose_data()
+        own_valkey.start()
+        await scheduler.end(await scheduler.submit())
+        pools = {p.pool: p for p in (await scheduler.stub.GetCapacity(pb.GetCapacityRequest())).pools}
+        assert [limit.limit for limit in pools[POOL].limits if limit.dimension == "requests"] == [777]
+
+
 async def test_no_more_is_dispatched_than_workers_are_free(
     tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
