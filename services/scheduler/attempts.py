@@ -192,6 +192,7 @@ class Attempts:
             end = End(State.COMPLETED, result=drawn.source, svg=drawn.svg, truncated=drawn.truncated)
             await self._end(course, end)
         except AttemptFailed as failed:
+            self._write_end(request)
             await self._observe(request, failed.limits)
             await self._after_failure(course, failed.failure)
         except _Superseded:

@@ -91,6 +91,45 @@ async def test_limits_that_headers_named_outlive_a_rebuild(tmp_path: Path, own_v
         assert [limit.limit for limit in pools[POOL].limits if limit.dimension == "requests"] == [777]
 
 
+async def test_an_answer_is_kept_though_its_last_words_could_not_be_shown(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> bool:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(SqlRequests, "deliver", away)
+    ended, _ = await scheduler.end(await scheduler.submit())
+    assert (ended.state, ended.result, ended.attempts) == (pb.STATE_COMPLETED, SOURCE, 1)
+
+
+async def test_what_a_cancelled_attempt_used_is_charged_while_it_pauses_the_pool(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pausing, door = asyncio.Event(), asyncio.Event()
+
+    async def pause(*_: object) -> None:
+        pausing.set()
+        await door.wait()
+
+    async def steps(_: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
+        yield started()
+        yield used()
+        raise upstream("RATE_LIMITED", retry_after_ms=1000)
+
+    monkeypatch.setattr(ValkeyLine, "pause", pause)
+    scheduler.generator.steps = steps
+    request_id = await scheduler.submit()
+    await within(pausing.wait(), "a pause")
+    async with scheduler.watch(request_id) as following:
+        await scheduler.stub.Cancel(pb.CancelRequest(request_id=request_id, user_id="ada"))
+        while not (await following()).HasField("ended"):
+            pass
+    door.set()
+    async with scheduler.quota.changed:
+        charged = scheduler.quota.changed.wait_for(lambda: any(s.charges for s in scheduler.quota.settlements))
+        await within(charged, "a charge")
+
+
 async def test_no_more_is_dispatched_than_workers_are_free(
     tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
