@@ -105,6 +105,8 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     except OSError as error:
         raise process.StartError(f"HEADGATE_LISTEN cannot be used: {error}.") from error
     await _until_any_ends([*loops, asyncio.create_task(stopping.wait())])
+    # Also when a loop died: nothing may be begun that nobody sees to its end.
+    stopping.set()
     parts.watches.end()
     await parts.server.drain(grace_s=2.0)
     await parts.attempts.drain(settings.drain_ms)

@@ -156,6 +156,9 @@ class Attempts:
             self.abandon(request_id)
         if self._beginning:
             await asyncio.wait(self._beginning, timeout=LAST_WRITES_S)
+        for task in self._beginning:
+            # What the database did not take in that time the sweep mends.
+            task.cancel()
 
     async def _run(self, request_id: str, attempts_so_far: int) -> None:
         try:
@@ -170,6 +173,8 @@ class Attempts:
         task = asyncio.current_task()
         assert task is not None
         self._running[request_id] = _Running(request, task)
+        if self._stopping:
+            task.cancel()
         try:
             with telemetry.tracer().start_as_current_span(
                 f"process {request.pool}", context=telemetry.context_of(request.traceparent), kind=SpanKind.CONSUMER,

@@ -151,3 +151,74 @@ async def test_no_more_is_dispatched_than_workers_are_free(
         for request_id in ids:
             ended, kinds = await scheduler.end(request_id)
             assert (ended.state, ended.attempts) == (pb.STATE_COMPLETED, 1), kinds
+
+
+async def test_when_a_loop_dies_nothing_new_is_begun(
+    tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dies, door = asyncio.Event(), asyncio.Event()
+
+    async def run(_self: Outbox, _stopping: asyncio.Event) -> None:
+        await dies.wait()
+        raise RuntimeError("nobody foresaw this")
+
+    async def steps(request: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
+        await door.wait()
+        async for step in draws(request):
+            yield step
+
+    monkeypatch.setattr(Outbox, "run", run)
+    settings = {"generator_slots": 1, "drain_ms": 20_000}
+    with contextlib.suppress(RuntimeError):
+        async with running_scheduler(sqlite_url(tmp_path), valkey.url, **settings) as scheduler:
+            scheduler.generator.steps = steps
+            for _ in range(3):
+                await scheduler.submit()
+            await scheduler.generator.until(lambda: len(scheduler.generator.asked) == 1, "an attempt")
+            dies.set()
+            channel_closed = pytest.raises(grpc.aio.AioRpcError)
+            with channel_closed:
+                while True:
+                    await scheduler.stub.GetCapacity(pb.GetCapacityRequest())
+            door.set()
+            assert scheduler.serving is not None
+            with pytest.raises(RuntimeError, match="foresaw"):
+                await within(scheduler.serving, "an end")
+            scheduler.serving = None
+            assert len(scheduler.generator.asked) == 1
+
+
+class Beginning:
+    """A store and a line in which an attempt begins only when the door opens."""
+
+    def __init__(self) -> None:
+        self.door, self.requeued = asyncio.Event(), asyncio.Event()
+
+    async def begin(self, *_: Any) -> Request:
+        await self.door.wait()
+        return a_request(state=State.RUNNING, attempt=1)
+
+    async def requeue(self, *_: Any) -> None:
+        self.requeued.set()
+
+    async def start(self, *_: Any) -> int:
+        await asyncio.sleep(0)
+        return 1
+
+    async def generate(self, *_: Any) -> AsyncIterator[Any]:
+        raise AssertionError("nothing may be sent any more")
+        yield
+
+
+async def test_what_begins_while_the_process_stops_goes_back_in_line() -> None:
+    stores: Any = Beginning()
+    attempts = Attempts(
+        stores, stores, stores, PriceList({}), clock=VirtualClock(), random_fraction=lambda: 0.5, timeout_ms=1,
+        on_settlement=lambda: None,
+    )  # fmt: skip
+    attempts.begin("req_1", 0)
+    draining = asyncio.create_task(attempts.drain(0))
+    await asyncio.sleep(0)
+    stores.door.set()
+    await within(draining, "a drain")
+    assert stores.requeued.is_set()
