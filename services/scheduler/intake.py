@@ -103,7 +103,7 @@ class Intake:
 
     async def submit(self, submission: Submission) -> tuple[Request, Place, bool]:
         """Accepts a request for good; (request, place, whether it was accepted before)."""
-        if (full := self._no_room(submission)) and not await self._requests.get(submission.request_id):
+        if (full := await self._no_room(submission)) and not await self._requests.get(submission.request_id):
             raise full
         request, replayed = await self._requests.submit(submission, self._clock.now_ms())
         if replayed:
@@ -181,7 +181,14 @@ class Intake:
             return {i: Place(max(1, queued), UNKNOWN_WAIT_MS, STORAGE) for i in request_ids}
         return {i: Place(1, UNKNOWN_WAIT_MS, STORAGE) for i in request_ids}
 
-    def _no_room(self, submission: Submission) -> Refused | None:
+    async def _no_room(self, submission: Submission) -> Refused | None:
+        if self._full(submission):
+            # What is known may be old: nobody else may look while everybody is refused.
+            with suppress(LineUnavailable):
+                self._views[submission.pool] = read_view(await self._line.view(submission.pool))
+        return self._full(submission)
+
+    def _full(self, submission: Submission) -> Refused | None:
         view = self._views.get(submission.pool)
         tier = view.tiers.get(submission.tier.name) if view else None
         if view is None or tier is None or tier.queued < self._rules.queue_length:

@@ -153,6 +153,29 @@ async def test_no_more_is_dispatched_than_workers_are_free(
             assert (ended.state, ended.attempts) == (pb.STATE_COMPLETED, 1), kinds
 
 
+async def test_a_full_queue_that_emptied_takes_requests_again(tmp_path: Path, valkey: ValkeyServer) -> None:
+    door = asyncio.Event()
+
+    async def steps(request: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
+        await door.wait()
+        async for step in draws(request):
+            yield step
+
+    async with running_scheduler(sqlite_url(tmp_path), valkey.url, generator_slots=1, queue_length=2) as scheduler:
+        scheduler.generator.steps = steps
+        ids = [await scheduler.submit()]
+        await scheduler.generator.until(lambda: len(scheduler.generator.asked) == 1, "an attempt")
+        ids += [await scheduler.submit() for _ in range(2)]
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await scheduler.submit()
+        assert refusal_of(refused.value).reason == "QUEUE_FULL"
+        door.set()
+        for request_id in ids:
+            # Nobody looks at the queue meanwhile: not even by a Get.
+            await scheduler.quota.end(request_id)
+        await scheduler.end(await scheduler.submit())
+
+
 async def test_when_a_loop_dies_nothing_new_is_begun(
     tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
