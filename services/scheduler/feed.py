@@ -15,6 +15,8 @@ from services.scheduler.line import ValkeyLine
 log = logging.getLogger(__name__)
 
 RECONNECT_MS = 250
+SILENCE_S = 5.0
+"""After this long without a message Valkey is asked, after twice that given up: a host that vanished says nothing."""
 
 
 class Listener(Protocol):
@@ -51,11 +53,23 @@ class Feed:
     async def _follow(self, stopping: asyncio.Event) -> None:
         async with self._line.subscribe(self._pools) as pubsub:
             self._listener.on_gap()
+            asked = False
             while not stopping.is_set():
-                # The timeout only lets the loop see that it should stop.
-                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=1.0)
-                if message:
-                    self._take(message["channel"], message["data"])
+                message = await pubsub.get_message(timeout=SILENCE_S)
+                if message and message["type"] == "message":
+                    self._hear(message["channel"], message["data"])
+                elif message is None:
+                    if asked:
+                        raise LineUnavailable("it fell silent")
+                    await pubsub.ping()
+                asked = message is None
+
+    def _hear(self, channel: str, data: str) -> None:
+        try:
+            self._take(channel, data)
+        except (ValueError, KeyError, TypeError):
+            # Of another version, perhaps: it may not stop the events that are understood.
+            log.exception("an event was not understood")
 
     def _take(self, channel: str, data: str) -> None:
         # "hg:{pool}:events" or "hg:{pool}:wake"

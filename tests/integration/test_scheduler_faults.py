@@ -176,6 +176,82 @@ async def test_a_full_queue_that_emptied_takes_requests_again(tmp_path: Path, va
         await scheduler.end(await scheduler.submit())
 
 
+async def test_an_event_that_nobody_understands_stops_nothing(scheduler: Scheduler, valkey: ValkeyServer) -> None:
+    for payload in ("", "nonsense", "x req_1 {}", '7 req_1 {"type"', "7 req_1 {}", "7 req_1 []"):
+        assert valkey.client().publish(f"{base_key(POOL)}events", payload) >= 1
+    ended, _ = await scheduler.end(await scheduler.submit())
+    assert ended.state == pb.STATE_COMPLETED
+    assert scheduler.serving is not None
+    assert not scheduler.serving.done()
+
+
+class Proxy:
+    """Stands before Valkey; what is connected when it `stall`s hears nothing more, and is not told."""
+
+    def __init__(self, server: ValkeyServer) -> None:
+        self._server = server
+        self._stalled: set[asyncio.StreamWriter] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def stall(self) -> None:
+        self._stalled |= self._writers
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_unix_connection(f"{self._server.folder}/valkey.sock")
+        self._writers.add(writer)
+        for source, sink in ((reader, up_writer), (up_reader, writer)):
+            task = asyncio.create_task(self._copy(source, sink, writer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _copy(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, client: asyncio.StreamWriter
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while some := await source.read(65536):
+                if client not in self._stalled:
+                    sink.write(some)
+                    await sink.drain()
+        sink.close()
+
+
+class Heard:
+    """A listener that notes what it hears."""
+
+    def __init__(self) -> None:
+        self.gaps, self.events = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    def on_event(self, pool: str, request_id: str, seq: int, event: dict[str, Any]) -> None:
+        self.events.release()
+
+    def on_gap(self) -> None:
+        self.gaps.release()
+
+
+async def test_a_feed_that_fell_silent_is_opened_anew(
+    tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that vanished ends no connection: without a question nobody would ever notice."""
+    monkeypatch.setattr(feed_module, "SILENCE_S", 0.2)
+    proxy = Proxy(valkey)
+    server = await asyncio.start_unix_server(proxy.connected, f"{tmp_path}/proxy.sock")
+    identity = Identity(1, valkey.client().info("server")["run_id"])
+    client = line_module.connect(f"unix://{tmp_path}/proxy.sock", identity)
+    heard, stopping = Heard(), asyncio.Event()
+    feed = Feed(ValkeyLine(client, identity), [POOL], heard, lambda _: None)
+    following = asyncio.create_task(feed.run(stopping))
+    await within(heard.gaps.acquire(), "a subscription")
+    proxy.stall()
+    await within(heard.gaps.acquire(), "another subscription")
+    valkey.client().publish(f"{base_key(POOL)}events", '1 req_1 {"type": "delta"}')
+    await within(heard.events.acquire(), "an event")
+    stopping.set()
+    await within(following, "an end")
+    await client.aclose()
+    server.close()
+
+
 async def test_when_a_loop_dies_nothing_new_is_begun(
     tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
