@@ -187,9 +187,7 @@ class Watches:
                 pass
             self._some.clear()
             try:
-                if self._gap:
-                    self._gap = False
-                    await self._catch_up()
+                await self._catch_up()
                 await self._send_ends()
                 if self._clock.now_ms() >= next_status_ms:
                     next_status_ms = self._clock.now_ms() + STATUS_MS
@@ -223,7 +221,16 @@ class Watches:
 
     async def _catch_up(self) -> None:
         """After a gap: what was logged meanwhile, and ends that were missed."""
-        watched = list(self._watchers)
+        if not self._gap:
+            return
+        self._gap, watched = False, list(self._watchers)
+        try:
+            await self._look_up(watched)
+        except BaseException:
+            self._gap = True
+            raise
+
+    async def _look_up(self, watched: Sequence[str]) -> None:
         for i in range(0, len(watched), BATCH):
             for request in await self._requests.get_many(watched[i : i + BATCH]):
                 seen = self._seen.get(request.request_id, 0)

@@ -252,6 +252,66 @@ async def test_a_feed_that_fell_silent_is_opened_anew(
     server.close()
 
 
+class Rows:
+    """A store of requests that answers what the test says."""
+
+    def __init__(self, *rows: Any) -> None:
+        self.rows, self.failures = rows, 0
+        self.read = asyncio.Event()
+        self.door = asyncio.Event()
+        self.door.set()
+
+    async def get_many(self, _: Any) -> list[Any]:
+        rows = list(self.rows)
+        self.read.set()
+        await self.door.wait()
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("away")
+        return rows
+
+    async def unfinished(self, *_: Any) -> list[Any]:
+        return []
+
+
+class NoLog:
+    """A log that is gone."""
+
+    async def events(self, *_: Any) -> list[Any]:
+        return []
+
+
+def watches_of(rows: Any, places: Any, clock: VirtualClock) -> Watches:
+    return Watches(rows, NoLog(), places, clock=clock, on_ended=lambda _: None)
+
+
+async def nowhere(_pool: str, _ids: Any) -> dict[str, Place]:
+    return {}
+
+
+class Sent(asyncio.Queue[Happened]):
+    """A stream that is always read."""
+
+    def push(self, happened: Happened) -> None:
+        self.put_nowait(happened)
+
+
+async def test_an_end_in_a_gap_is_told_though_the_database_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.scheduler.watches.STATUS_MS", 1)
+    row = a_request(request_id="req_1", state=State.COMPLETED, final_seq=9)
+    rows, clock, sent, stopping = Rows(row), VirtualClock(), Sent(), asyncio.Event()
+    watches = watches_of(rows, nowhere, clock)
+    await watches.add(sent, ["req_1"])  # type: ignore[arg-type]
+    rows.failures = 1
+    watches.on_gap()
+    running = asyncio.create_task(watches.run(stopping))
+    await within(clock.until_asleep(), "a failure")
+    clock.advance(1)
+    assert (await within(sent.get(), "the end")).final
+    stopping.set()
+    await within(running, "an end")
+
+
 async def test_when_a_loop_dies_nothing_new_is_begun(
     tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
