@@ -189,7 +189,8 @@ class Watches:
             try:
                 await self._catch_up()
                 await self._send_ends()
-                if self._clock.now_ms() >= next_status_ms:
+                # Further off than an interval: the clock was set back.
+                if not 0 < next_status_ms - self._clock.now_ms() <= STATUS_MS:
                     next_status_ms = self._clock.now_ms() + STATUS_MS
                     await self._send_places()
             except (StoreUnavailable, LineUnavailable) as error:

@@ -312,6 +312,25 @@ async def test_an_end_in_a_gap_is_told_though_the_database_was_away(monkeypatch:
     await within(running, "an end")
 
 
+async def test_places_are_told_though_the_clock_was_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.scheduler.watches.STATUS_MS", 10)
+    row = a_request(request_id="req_1", state=State.QUEUED)
+    clock, stopping, asked = VirtualClock(), asyncio.Event(), asyncio.Semaphore(0)
+
+    async def places(_pool: str, _ids: Any) -> dict[str, Place]:
+        asked.release()
+        return {}
+
+    watches = watches_of(Rows(row), places, clock)
+    await watches.add(Sent(), ["req_1"])  # type: ignore[arg-type]
+    running = asyncio.create_task(watches.run(stopping))
+    await within(asked.acquire(), "a look")
+    clock.advance(-3_600_000)
+    await within(asked.acquire(), "another look")
+    stopping.set()
+    await within(running, "an end")
+
+
 async def test_when_a_loop_dies_nothing_new_is_begun(
     tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
