@@ -141,7 +141,8 @@ class Watches:
                 if request.request_id in self._watchers and not request.state.ended:
                     self._pools[request.request_id] = request.pool
                     self._told.pop(request.request_id, None)
-                    if request.state is State.QUEUED:
+                    # What was heard since it was read is newer.
+                    if request.state is State.QUEUED and request.request_id not in self._seen:
                         self._queued.add(request.request_id)
 
     def remove(self, watcher: Watcher, request_ids: Iterable[str]) -> None:

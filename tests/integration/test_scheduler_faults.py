@@ -331,6 +331,32 @@ async def test_places_are_told_though_the_clock_was_set_back(monkeypatch: pytest
     await within(running, "an end")
 
 
+async def test_an_attempt_that_begins_while_it_is_looked_up_has_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.scheduler.watches.STATUS_MS", 1)
+    queued = [a_request(request_id=f"req_{n}", state=State.QUEUED) for n in (1, 2)]
+    rows, sent, stopping = Rows(*queued), Sent(), asyncio.Event()
+
+    async def paused(_pool: str, ids: Any) -> dict[str, Place]:
+        return {request_id: Place(1, 100, "storage") for request_id in ids}
+
+    watches = watches_of(rows, paused, VirtualClock())
+    rows.read.clear()
+    rows.door.clear()
+    adding = asyncio.create_task(watches.add(sent, ["req_1", "req_2"]))  # type: ignore[arg-type]
+    await within(rows.read.wait(), "a look")
+    watches.on_event(POOL, "req_1", 1, {"type": "processing", "attempt": 1})
+    rows.door.set()
+    await adding
+    running = asyncio.create_task(watches.run(stopping))
+    told: list[Happened] = []
+    while not any(happened.request_id == "req_2" for happened in told):
+        told.append(await within(sent.get(), "a place"))
+    stopping.set()
+    await within(running, "an end")
+    told += [sent.get_nowait() for _ in range(sent.qsize())]
+    assert [h.request_id for h in told if isinstance(h.event, Place)] == ["req_2"]
+
+
 async def test_when_a_loop_dies_nothing_new_is_begun(
     tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
