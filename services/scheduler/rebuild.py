@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -21,7 +22,7 @@ from services.clock import Clock
 from services.scheduler.life import LineUnavailable, Requests, State
 from services.scheduler.line import Identity, ValkeyLine, base_key, connect
 from services.scheduler.tables import identity as identity_table
-from services.sql import Database
+from services.sql import Database, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +110,7 @@ class Rebuilder:
                 return True
             if not await self._store.claim(epoch, self._clock.now_ms()):
                 return False
-            await self._rebuild(client, epoch + 1, run_id)
-            return True
+            return await self._rebuild_or_give_back(client, epoch + 1, run_id)
         except (RedisError, OSError) as error:
             raise LineUnavailable(type(error).__name__) from error
         finally:
@@ -120,20 +120,32 @@ class Rebuilder:
         held = [await client.hget(f"{base_key(pool)}meta", "epoch") for pool in self._pools]
         return all(value == str(epoch) for value in held)
 
-    async def _rebuild(self, client: Redis, epoch: int, run_id: str) -> None:
+    async def _rebuild_or_give_back(self, client: Redis, epoch: int, run_id: str) -> bool:
+        try:
+            return await self._rebuild(client, epoch, run_id)
+        except BaseException:
+            # The lock would keep everybody waiting; without a run id the next one rebuilds.
+            with suppress(StoreUnavailable):
+                await self._store.adopt(epoch, "")
+            raise
+
+    async def _rebuild(self, client: Redis, epoch: int, run_id: str) -> bool:
         for pool in self._pools:
+            # Without it every script is refused; written last, because a full Valkey takes it only once it is emptied.
             await client.delete(f"{base_key(pool)}meta")
-            await client.hset(f"{base_key(pool)}meta", "epoch", str(epoch))
             keys = [key async for key in client.scan_iter(f"{base_key(pool)}*", count=1000)]
             for i in range(0, len(keys), BATCH):
-                await client.unlink(*(key for key in keys[i : i + BATCH] if not key.endswith("}:meta")), "hg:none")
+                await client.unlink(*keys[i : i + BATCH])
+            await client.hset(f"{base_key(pool)}meta", "epoch", str(epoch))
         line = ValkeyLine(client, Identity(epoch, run_id))
         await self._set_limits(line)
         adopted = await self._fill(line, State.RUNNING)
         placed = await self._fill(line, State.QUEUED)
-        if await self._store.adopt(epoch, run_id):
-            self._identity.epoch, self._identity.run_id = epoch, run_id
-            log.warning("the order was rebuilt from SQL: epoch %d, %d queued, %d running", epoch, placed, adopted)
+        if not await self._store.adopt(epoch, run_id):
+            return False
+        self._identity.epoch, self._identity.run_id = epoch, run_id
+        log.warning("the order was rebuilt from SQL: epoch %d, %d queued, %d running", epoch, placed, adopted)
+        return True
 
     async def _fill(self, line: ValkeyLine, state: State) -> int:
         after, total = 0, 0

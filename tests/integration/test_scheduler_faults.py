@@ -357,6 +357,65 @@ async def test_an_attempt_that_begins_while_it_is_looked_up_has_no_place(monkeyp
     assert [h.request_id for h in told if isinstance(h.event, Place)] == ["req_2"]
 
 
+class Identities:
+    """What SQL knows of Valkey, in memory."""
+
+    def __init__(self) -> None:
+        self.epoch, self.run_id, self.locked_until_ms = 1, "another", 0
+
+    async def read(self) -> tuple[int, str, int]:
+        return self.epoch, self.run_id, self.locked_until_ms
+
+    async def claim(self, epoch: int, now_ms: int) -> bool:
+        if epoch != self.epoch or self.locked_until_ms >= now_ms:
+            return False
+        self.epoch, self.run_id, self.locked_until_ms = epoch + 1, "", now_ms + 30_000
+        return True
+
+    async def adopt(self, epoch: int, run_id: str) -> bool:
+        if epoch != self.epoch:
+            return False
+        self.run_id, self.locked_until_ms = run_id, 0
+        return True
+
+
+async def put_limits(line: ValkeyLine) -> None:
+    await line.set_limits(POOL, "plan", {"requests": 60})
+
+
+def rebuilder(url: str, identity: Identity, store: Any, requests: Any, limits: Any = put_limits) -> Rebuilder:
+    clock = VirtualClock()
+    return Rebuilder(url, [POOL], identity, store, requests, clock=clock, set_limits=limits)
+
+
+async def test_a_valkey_full_of_an_old_order_can_be_rebuilt(own_valkey: ValkeyServer) -> None:
+    client, identity = own_valkey.client(), Identity()
+    for n in range(200):
+        client.set(f"{base_key(POOL)}log:{n}", "x" * 20_000)
+    client.config_set("maxmemory", client.info("memory")["used_memory"] - 1_000_000)
+    assert await rebuilder(own_valkey.url, identity, Identities(), Rows()).ensure()
+    assert identity.epoch == 2
+
+
+async def test_a_rebuild_that_failed_is_tried_again_at_once(own_valkey: ValkeyServer) -> None:
+    async def broken(_: ValkeyLine) -> None:
+        raise LineUnavailable("away for a moment")
+
+    identity, store = Identity(), Identities()
+    with pytest.raises(LineUnavailable):
+        await rebuilder(own_valkey.url, identity, store, Rows(), broken).ensure()
+    assert await rebuilder(own_valkey.url, identity, store, Rows()).ensure()
+
+
+async def test_who_lost_the_rebuild_to_another_is_not_ready(own_valkey: ValkeyServer) -> None:
+    identity, store = Identity(), Identities()
+
+    async def overtaken(line: ValkeyLine) -> None:
+        store.epoch += 1
+
+    assert not await rebuilder(own_valkey.url, identity, store, Rows(), overtaken).ensure()
+
+
 async def test_when_a_loop_dies_nothing_new_is_begun(
     tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
