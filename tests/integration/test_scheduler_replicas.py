@@ -54,6 +54,30 @@ async def test_two_replicas_share_the_work(database_url: str, tmp_path: Path, va
             assert {s.counted for s in one.quota.ends(request_id)} == {True}
 
 
+async def test_whoever_watches_sees_everything(database_url: str, tmp_path: Path, valkey: ValkeyServer) -> None:
+    """At the replica that accepted it, at the one that attempts it, and at any other."""
+    async with (
+        running_scheduler(database_url, valkey.url, provider_rpm=6000) as one,
+        second_replica(one, tmp_path) as two,
+    ):
+        door = asyncio.Event()
+
+        async def steps(request: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
+            await door.wait()
+            async for step in draws(request):
+                yield step
+
+        one.generator.steps = steps
+        ids = [await (one, two)[n % 2].submit(request_id=f"req_{n}") for n in range(12)]
+        watching = [asyncio.create_task(replica.end(i)) for i in ids for replica in (one, two)]
+        await one.generator.until(lambda: len(one.generator.asked) == len(ids), "all attempts")
+        door.set()
+        for ended, kinds in await asyncio.gather(*watching):
+            assert (ended.state, ended.attempts) == (pb.STATE_COMPLETED, 1)
+            assert [kind for kind in kinds if kind != "status"] == ["processing", "delta", "ended"]
+        assert Counter(request.request_id for request in one.generator.asked) == Counter(ids)
+
+
 async def test_what_a_replica_leaves_the_other_takes_over(tmp_path: Path, valkey: ValkeyServer) -> None:
     door = asyncio.Event()
 
