@@ -397,6 +397,22 @@ async def test_a_valkey_full_of_an_old_order_can_be_rebuilt(own_valkey: ValkeySe
     assert identity.epoch == 2
 
 
+async def test_an_old_copy_that_carries_the_current_epoch_is_rebuilt(own_valkey: ValkeyServer) -> None:
+    """It comes back as it was a while ago, under another run id."""
+    identity, store = Identity(), Identities()
+    await rebuilder(own_valkey.url, identity, store, Rows()).ensure()
+    line = ValkeyLine(line_module.connect(own_valkey.url, identity), identity)
+    await line.place(POOL, [a_request(request_id="req_old")])
+    own_valkey.kill()
+    own_valkey.start()
+    assert own_valkey.client().hget(f"{base_key(POOL)}meta", "epoch") == "2", "its copy was kept"
+    with pytest.raises(LineUnavailable):
+        await line.view(POOL)
+    assert await rebuilder(own_valkey.url, identity, store, Rows()).ensure()
+    assert identity.epoch == 3
+    assert await line.missing(POOL, ["req_old"]) == ["req_old"]
+
+
 async def test_a_rebuild_that_failed_is_tried_again_at_once(own_valkey: ValkeyServer) -> None:
     async def broken(_: ValkeyLine) -> None:
         raise LineUnavailable("away for a moment")
