@@ -7,11 +7,8 @@ local base = string.sub(meta, 1, -5)
 if redis.call('HGET', meta, 'epoch') ~= ARGV[1] then
   return redis.error_reply('STALEEPOCH the order was rebuilt')
 end
-local now = tonumber(ARGV[2])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-end
+local time = redis.call('TIME')
+local now = tonumber(ARGV[2]) or time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function key(name) return base .. name end
 -- Concatenation keeps 14 digits of a number; a tag needs all 17.
