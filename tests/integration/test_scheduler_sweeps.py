@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -315,7 +315,8 @@ class HeldHere(NoAttempts):
 
 async def test_leases_are_renewed_while_the_database_is_away(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = await stores.running()
-    monkeypatch.setattr(stores.sweeps, "_attempts", HeldHere(begun))
+    elsewhere = replace(begun, request_id="req_9", pool="another")
+    monkeypatch.setattr(stores.sweeps, "_attempts", HeldHere(elsewhere, begun))
 
     async def away(_: object) -> list[Request]:
         raise StoreUnavailable("away")
