@@ -151,6 +151,12 @@ async def test_a_change_of_tier_moves_what_waits_and_keeps_its_order(line: Valke
     assert max(order.index(i) for i in ids) <= 5, "eight shares against one"
 
 
+async def test_an_entry_whose_request_is_gone_stops_nobody(line: ValkeyLine, valkey: ValkeyServer) -> None:
+    await line.place(POOL, [request(1), request(2)])
+    valkey.client().delete(f"{line_module.base_key(POOL)}req:req_0001")
+    assert await drain_order(line, 9) == ["req_0002"]
+
+
 async def test_without_a_known_limit_nothing_goes(line: ValkeyLine) -> None:
     await line.place(POOL, [request(1)])
     await line.set_limits(POOL, "plan", {"requests": None})

@@ -19,6 +19,11 @@ local function head(tier)
   local first = redis.call('ZRANGE', key('line:' .. tier), 0, 0)[1]
   if not first then return nil end
   local r = read(string.sub(first, 13))
+  if not r.member then
+    -- An entry whose request is gone must not stop those behind it.
+    redis.call('ZREM', key('line:' .. tier), first)
+    return head(tier)
+  end
   r.T = field(meta, 'T:' .. tier)
   r.finish = r.T + r.cost / math.max(1, field(meta, 'share:' .. tier))
   return r
