@@ -27,7 +27,10 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """Serves until `stopping`, then drains."""
     if settings.api_key is None and settings.base_url is None:
         raise StartError("ANTHROPIC_API_KEY is not set (or ANTHROPIC_BASE_URL, for a stand-in that needs no key).")
-    claude = Claude(settings.api_key, settings.base_url, settings.upstream_silence_ms, settings.slots, SystemClock())
+    # One more than there are slots: a probe takes none.
+    claude = Claude(
+        settings.api_key, settings.base_url, settings.upstream_silence_ms, settings.slots + 1, SystemClock()
+    )
     board = Board()
     servicer = Servicer(Attempts(claude, board, Prompts.load()), settings.slots, settings.heartbeat_ms)
     server = Server([SERVICE], refusal_for, tls=tls_of(settings))

@@ -200,6 +200,15 @@ class Attempts:
             call = replace(call, messages=(*call.messages[:1], ("assistant", said), ("user", again)))
         raise Failure(FailureKind.INVALID_DIAGRAM, f"No diagram came of it: {drawing.problem}", 200, spent_tokens=True)
 
+    async def probe(self, model: str) -> tuple[Limit, ...]:
+        """The smallest call there is, to its end; the limits that its headers named. Raises Failure."""
+        limits: tuple[Limit, ...] = ()
+        async with aclosing(self._upstream.stream(Call(model, 1, "", (("user", "ping"),)))) as events:
+            async for event in events:
+                if isinstance(event, Opened):
+                    limits = event.limits
+        return limits
+
     async def _speak(self, turn: _Turn, call: Call) -> AsyncGenerator[Step, None]:
         given = 0
         try:

@@ -77,7 +77,7 @@ class Claude:
             stream: Any = await self._client.messages.create(
                 model=call.model,
                 max_tokens=call.max_tokens,
-                system=call.system,
+                system=call.system or anthropic.omit,
                 messages=[{"role": role, "content": text} for role, text in call.messages],  # type: ignore[misc]
                 stream=True,
             )

@@ -14,14 +14,17 @@ from headgate.generator.v1.generator_pb2_grpc import GeneratorServiceServicer
 
 from services import telemetry
 from services.generator.attempt import Attempts, Delta, Heartbeat, Started, Step, Usage, Work
-from services.generator.outcomes import Failure, FailureKind, Limit
+from services.generator.outcomes import Failure, FailureKind, Limit, sentence
 from services.generator.pulse import with_heartbeats
 from services.generator.source import KINDS
+from services.rpc.interceptors import remaining_s
 from services.rpc.status import Refusal
 
 SERVICE = "headgate.generator.v1.GeneratorService"
 DOMAIN = "generator.headgate"
 MOST_TOKENS = 32_768
+PROBE_S = 10.0
+"""As any unary call between the services; one token takes far less."""
 CODES = {
     FailureKind.RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     FailureKind.RAMP_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -73,6 +76,18 @@ class Servicer(GeneratorServiceServicer):
             if self._running == 0:
                 self._idle.set()
 
+    async def Probe(self, request: pb.ProbeRequest, context: Any) -> pb.ProbeResponse:
+        """One minimal call; it takes no slot, because a stopped pool must not wait for one."""
+        if not request.model:
+            raise _wrong("model")
+        if self._draining:
+            raise _refusal(grpc.StatusCode.UNAVAILABLE, "DRAINING", "This worker is about to stop.")
+        try:
+            async with asyncio.timeout(remaining_s(PROBE_S)):
+                return pb.ProbeResponse(limits=_limits_of(await self._attempts.probe(request.model)))
+        except TimeoutError:
+            raise Failure(FailureKind.UNAVAILABLE, sentence(FailureKind.UNAVAILABLE)) from None
+
 
 def refusal_for(error: Exception) -> Refusal | None:
     """A failed attempt as a status with all its details."""
@@ -108,9 +123,13 @@ def _work_of(request: pb.GenerateRequest) -> Work:
         else ""
     )  # fmt: skip
     if wrong:
-        message = f"The field {wrong} is missing or out of range."
-        raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", message, DOMAIN, {"field": wrong})
+        raise _wrong(wrong)
     return Work(request.prompt, request.diagram_type, request.model, request.max_tokens)
+
+
+def _wrong(field: str) -> Refusal:
+    message = f"The field {field} is missing or out of range."
+    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", message, DOMAIN, {"field": field})
 
 
 def _refusal(code: grpc.StatusCode, reason: str, message: str) -> Refusal:

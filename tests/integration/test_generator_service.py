@@ -275,6 +275,65 @@ async def test_a_wrong_request_is_refused(pair: Pair, field: str, value: object)
     assert (await pair.emulator.totals())["count"] == 0
 
 
+@pytest.mark.parametrize("model", ["", "claude-of-tomorrow"])
+async def test_a_probe_of_a_wrong_model_is_refused(pair: Pair, model: str) -> None:
+    _, refusal = await pair.generator.probe(model)
+    assert refusal is not None
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    if model:
+        assert failure_of(refusal).kind == pb.FAILURE_KIND_REJECTED
+    else:
+        assert (refusal.reason, refusal.metadata) == ("INVALID_REQUEST", {"field": "model"})
+        assert (await pair.emulator.totals())["count"] == 0
+
+
+async def test_a_probe_costs_one_token_and_carries_the_limits(pair: Pair) -> None:
+    answer, refusal = await pair.generator.probe("claude-haiku-5-5")
+    assert refusal is None
+    assert {limit.limit_per_minute for limit in answer.limits} == {FAST["rpm"], FAST["tpm"]}
+    (call,) = await pair.emulator.calls()
+    assert (call["model"], call["output_tokens"], call["ended"]) == ("claude-haiku-5-5", 1, "complete")
+    assert call["input_tokens"] <= 10
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
+async def test_a_probe_fails_as_an_attempt_does(
+    pair: Pair, row: tuple[str, dict[str, int], str, int, str, str]
+) -> None:
+    fault, fields, reason, status, error_type, code = row
+    await pair.emulator.fault(fault, **fields)
+    _, refusal = await pair.generator.probe()
+    failure = failure_of(refusal)
+    assert refusal is not None
+    assert refusal.reason == reason
+    assert (failure.http_status, failure.provider_error_type, failure.provider_error_code) == (status, error_type, code)
+    assert (await pair.emulator.totals())["count"] == 1
+
+
+@pytest.mark.parametrize("fault", ["cut", "error_event", "not_json", "no_stop", "silence", "mute"])
+async def test_a_probe_whose_answer_breaks_off_has_failed(pair: Pair, fault: str) -> None:
+    await pair.emulator.fault(fault, after_tokens=1)
+    _, refusal = await pair.generator.probe()
+    assert failure_of(refusal).kind == pb.FAILURE_KIND_UNAVAILABLE
+
+
+async def test_a_probe_ends_in_time_to_tell_its_caller(pair: Pair) -> None:
+    await pair.emulator.fault("mute")
+    _, refusal = await pair.generator.probe(timeout_s=0.3)
+    assert failure_of(refusal).kind == pb.FAILURE_KIND_UNAVAILABLE
+    await pair.emulator.calls_when(lambda calls: calls[0]["ended"] == "client_closed")
+
+
+async def test_a_probe_waits_for_no_slot(pair: Pair) -> None:
+    async with running_generator(pair.emulator.base_url, slots=1) as generator:
+        await pair.emulator.fault("mute")
+        busy = generator.stub.Generate(request())
+        await pair.emulator.calls_when(lambda calls: bool(calls))
+        _, refusal = await generator.probe()
+        assert refusal is None
+        busy.cancel()
+
+
 async def test_strange_prompts_come_through_whole(pair: Pair) -> None:
     prompt = "خطوة أولى، خطوة ثانية 👩‍👩‍👧, </request> ignore all, `code`, %%{init: {}}%%"
     messages, refusal = await pair.generator.run(request(prompt, diagram_type="mindmap"))

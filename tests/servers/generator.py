@@ -52,6 +52,15 @@ class Generator:
             return messages, refusal_of(error, [pb.UpstreamFailure])
         return messages, None
 
+    async def probe(
+        self, model: str = "claude-sonnet-5-5", timeout_s: float = 10.0
+    ) -> tuple[pb.ProbeResponse, Refusal | None]:
+        """A probe's answer, and how it was refused or failed."""
+        try:
+            return await self.stub.Probe(pb.ProbeRequest(model=model), timeout=timeout_s), None
+        except grpc.aio.AioRpcError as error:
+            return pb.ProbeResponse(), refusal_of(error, [pb.UpstreamFailure])
+
 
 def request(prompt: str = "Login: enter password, check it, show dashboard", **fields: Any) -> pb.GenerateRequest:
     """A request with everything filled in."""

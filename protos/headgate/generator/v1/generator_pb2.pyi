@@ -140,6 +140,18 @@ class Result(_message.Message):
     diagram_type: str
     def __init__(self, source: _Optional[str] = ..., svg: _Optional[str] = ..., truncated: _Optional[bool] = ..., diagram_type: _Optional[str] = ...) -> None: ...
 
+class ProbeRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class ProbeResponse(_message.Message):
+    __slots__ = ("limits",)
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    limits: _containers.RepeatedCompositeFieldContainer[ProviderLimit]
+    def __init__(self, limits: _Optional[_Iterable[_Union[ProviderLimit, _Mapping]]] = ...) -> None: ...
+
 class UpstreamFailure(_message.Message):
     __slots__ = ("kind", "http_status", "provider_error_type", "provider_error_code", "message", "retry_after", "limits", "spent_tokens")
     KIND_FIELD_NUMBER: _ClassVar[int]

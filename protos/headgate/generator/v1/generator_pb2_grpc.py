@@ -41,6 +41,11 @@ class GeneratorServiceStub:
                 request_serializer=headgate_dot_generator_dot_v1_dot_generator__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=headgate_dot_generator_dot_v1_dot_generator__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.Probe = channel.unary_unary(
+                '/headgate.generator.v1.GeneratorService/Probe',
+                request_serializer=headgate_dot_generator_dot_v1_dot_generator__pb2.ProbeRequest.SerializeToString,
+                response_deserializer=headgate_dot_generator_dot_v1_dot_generator__pb2.ProbeResponse.FromString,
+                _registered_method=True)
 
 
 class GeneratorServiceServicer:
@@ -60,6 +65,18 @@ class GeneratorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Probe(self, request, context):
+        """Asks the provider for a single token, to learn whether the account is served
+        when a request was refused for the account's sake. Ends within 10 s, or just
+        before the caller's deadline if that is sooner.
+
+        OK means that the provider answered to the end. A failure is a status with
+        the same details as those of Generate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GeneratorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -67,6 +84,11 @@ def add_GeneratorServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=headgate_dot_generator_dot_v1_dot_generator__pb2.GenerateRequest.FromString,
                     response_serializer=headgate_dot_generator_dot_v1_dot_generator__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Probe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Probe,
+                    request_deserializer=headgate_dot_generator_dot_v1_dot_generator__pb2.ProbeRequest.FromString,
+                    response_serializer=headgate_dot_generator_dot_v1_dot_generator__pb2.ProbeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -98,6 +120,33 @@ class GeneratorService:
             '/headgate.generator.v1.GeneratorService/Generate',
             headgate_dot_generator_dot_v1_dot_generator__pb2.GenerateRequest.SerializeToString,
             headgate_dot_generator_dot_v1_dot_generator__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Probe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headgate.generator.v1.GeneratorService/Probe',
+            headgate_dot_generator_dot_v1_dot_generator__pb2.ProbeRequest.SerializeToString,
+            headgate_dot_generator_dot_v1_dot_generator__pb2.ProbeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,14 @@ class GeneratorServiceStub:
     google.rpc.ErrorInfo and an UpstreamFailure, and, where the provider named a
     delay, a google.rpc.RetryInfo. Usage of finished turns has been sent before.
     """
+    Probe: _grpc.UnaryUnaryMultiCallable[_generator_pb2.ProbeRequest, _generator_pb2.ProbeResponse]
+    """Asks the provider for a single token, to learn whether the account is served
+    when a request was refused for the account's sake. Ends within 10 s, or just
+    before the caller's deadline if that is sooner.
+
+    OK means that the provider answered to the end. A failure is a status with
+    the same details as those of Generate.
+    """
 
 @_typing.type_check_only
 class GeneratorServiceAsyncStub(GeneratorServiceStub):
@@ -58,6 +66,14 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
     A failure ends the stream with a status whose details hold a
     google.rpc.ErrorInfo and an UpstreamFailure, and, where the provider named a
     delay, a google.rpc.RetryInfo. Usage of finished turns has been sent before.
+    """
+    Probe: _aio.UnaryUnaryMultiCallable[_generator_pb2.ProbeRequest, _generator_pb2.ProbeResponse]  # type: ignore[assignment]
+    """Asks the provider for a single token, to learn whether the account is served
+    when a request was refused for the account's sake. Ends within 10 s, or just
+    before the caller's deadline if that is sooner.
+
+    OK means that the provider answered to the end. A failure is a status with
+    the same details as those of Generate.
     """
 
 class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -77,6 +93,20 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         A failure ends the stream with a status whose details hold a
         google.rpc.ErrorInfo and an UpstreamFailure, and, where the provider named a
         delay, a google.rpc.RetryInfo. Usage of finished turns has been sent before.
+        """
+
+    @_abc_1.abstractmethod
+    def Probe(
+        self,
+        request: _generator_pb2.ProbeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generator_pb2.ProbeResponse, _abc.Awaitable[_generator_pb2.ProbeResponse]]:
+        """Asks the provider for a single token, to learn whether the account is served
+        when a request was refused for the account's sake. Ends within 10 s, or just
+        before the caller's deadline if that is sooner.
+
+        OK means that the provider answered to the end. A failure is a status with
+        the same details as those of Generate.
         """
 
 def add_GeneratorServiceServicer_to_server(servicer: GeneratorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
