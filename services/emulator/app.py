@@ -51,6 +51,7 @@ def app_of(world: World) -> Starlette:
             Route("/v1/models/{model}", with_world(_model)),
             Route("/_emulator/faults", with_world(_fault), methods=["POST", "DELETE"]),
             Route("/_emulator/limits", with_world(_limits), methods=["GET", "PUT"]),
+            Route("/_emulator/foreigner", with_world(_foreigner), methods=["GET", "PUT"]),
             Route("/_emulator/pace", with_world(_pace), methods=["PUT"]),
             Route("/_emulator/calls", with_world(_calls), methods=["GET", "DELETE"]),
         ],
@@ -110,6 +111,20 @@ async def _limits(request: Request, world: World) -> Response:
     rates = world.limits.rates
     bursts = {"request_burst_ms": rates.request_burst_ms, "token_burst_ms": rates.token_burst_ms}
     return JSONResponse({**{key: rates.per_minute.get(name) for key, name in LIMIT_NAMES.items()}, **bursts})
+
+
+async def _foreigner(request: Request, world: World) -> Response:
+    """Somebody else with the same key, who uses `share` of every limit; how many calls they made, by pool."""
+    limits, now_ms = world.limits, world.clock.now_ms()
+    if request.method == "PUT":
+        share = _above("share", (await _object(request, {"share"})).get("share"), -1e-9)
+        if share > 1:
+            raise ValueError("share: a number from 0 to 1 is needed")
+        limits.share_with(share, sorted({pool for pool, _ in wire.MODELS.values()}), now_ms)
+    for pool in limits.foreigners:
+        limits.headers(pool, now_ms)
+    calls = {pool: foreigner.calls for pool, foreigner in limits.foreigners.items()}
+    return JSONResponse({"share": max((f.share for f in limits.foreigners.values()), default=0), "calls": calls})
 
 
 async def _pace(request: Request, world: World) -> Response:

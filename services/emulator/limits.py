@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -38,15 +38,39 @@ class Bucket:
         self.level = self.capacity
         self._at_ms = now_ms
 
-    def refill(self, now_ms: int) -> None:
-        """Adds what time has brought; a clock that steps back brings nothing."""
+    def refill(self, now_ms: int, taken: float = 0.0) -> None:
+        """Adds what time has brought, less what somebody took; a clock that steps back brings nothing."""
         elapsed_ms = max(0, now_ms - self._at_ms)
-        self.level = min(self.capacity, self.level + elapsed_ms * self.per_minute / MINUTE_MS)
+        self.level = min(self.capacity, self.level + elapsed_ms * self.per_minute / MINUTE_MS - taken)
         self._at_ms = now_ms
 
     def wait_ms(self, need: float) -> float:
         """Time until `need`, or a full bucket if that is less, is there."""
         return max(0.0, min(need, self.capacity) - self.level) * MINUTE_MS / self.per_minute
+
+
+class Foreigner:
+    """Somebody else who uses the same key: whole calls at an even pace, which take their share of every limit.
+
+    Theirs are never refused (the bucket goes into debt), so what is left for us is a known figure.
+    """
+
+    def __init__(self, share: float, now_ms: int) -> None:
+        self.share = share
+        self.calls = 0
+        self._owed = 0.0
+        """The part of a call that is due since the last whole one."""
+        self._at_ms = now_ms
+
+    def calls_until(self, now_ms: int, per_minute: int) -> int:
+        """Calls made since the last time this was asked."""
+        self._owed += max(0, now_ms - self._at_ms) * self.share * per_minute / MINUTE_MS
+        self._at_ms = now_ms
+        # A float's dust must not delay a call that is due.
+        made = math.floor(self._owed + 1e-9)
+        self._owed -= made
+        self.calls += made
+        return made
 
 
 class Limits:
@@ -55,13 +79,21 @@ class Limits:
     def __init__(self, rates: Rates) -> None:
         self.rates = rates
         self._pools: dict[str, dict[str, Bucket]] = {}
+        self.foreigners: dict[str, Foreigner] = {}
+        """By pool."""
+
+    def share_with(self, share: float, pools: Iterable[str], now_ms: int) -> None:
+        """From now on somebody else uses that part of each limit of these pools."""
+        for pool in pools:
+            # What they did until now is done.
+            self._at(pool, now_ms)
+            self.foreigners[pool] = Foreigner(share, now_ms)
 
     def change(self, rates: Rates, now_ms: int) -> None:
         """New limits, at once. A bucket stays as full or as overdrawn as it was, up to its new capacity."""
-        for name, old in list(self._pools.items()):
-            new = _buckets(rates, now_ms)
+        for name in list(self._pools):
+            old, new = self._at(name, now_ms), _buckets(rates, now_ms)
             for dimension in new.keys() & old.keys():
-                old[dimension].refill(now_ms)
                 new[dimension].level = min(new[dimension].capacity, old[dimension].level)
             self._pools[name] = new
         self.rates = rates
@@ -105,9 +137,12 @@ class Limits:
     def _at(self, pool: str, now_ms: int) -> dict[str, Bucket]:
         if pool not in self._pools:
             self._pools[pool] = _buckets(self.rates, now_ms)
-        for bucket in self._pools[pool].values():
-            bucket.refill(now_ms)
-        return self._pools[pool]
+        buckets = self._pools[pool]
+        per_minute = buckets[REQUESTS].per_minute
+        foreign = self.foreigners[pool].calls_until(now_ms, per_minute) if pool in self.foreigners else 0
+        for bucket in buckets.values():
+            bucket.refill(now_ms, foreign * bucket.per_minute / per_minute)
+        return buckets
 
 
 def _buckets(rates: Rates, now_ms: int) -> dict[str, Bucket]:

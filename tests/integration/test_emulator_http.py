@@ -132,6 +132,18 @@ async def test_limits_are_enforced_and_can_be_changed_live(http: httpx2.AsyncCli
     assert totals["statuses"] == {"200": 2, "429": 1}
 
 
+async def test_somebody_else_may_use_the_same_key(http: httpx2.AsyncClient, emulator: Emulator) -> None:
+    assert await emulator.foreigner() == {"share": 0, "calls": {}}
+    await emulator.limits(rpm=60_000, request_burst_ms=1000)
+    await emulator.foreigner(1.0)
+    for _ in range(20):
+        response = await http.post("/v1/messages", json=BODY, headers=HEADERS)
+    # All that time brings is theirs, so what we took stays taken however long it lasted.
+    assert int(response.headers["anthropic-ratelimit-requests-remaining"]) in (980, 981)
+    assert (await emulator.foreigner())["calls"]["sonnet"] > 0
+    assert (await emulator.foreigner(0))["share"] == 0
+
+
 async def test_faults_match_words_count_down_and_clear(http: httpx2.AsyncClient, emulator: Emulator) -> None:
     async def status(text: str) -> int:
         body = {**BODY, "messages": [{"role": "user", "content": text}]}
@@ -155,7 +167,8 @@ async def test_faults_match_words_count_down_and_clear(http: httpx2.AsyncClient,
     [
         ("limits", {"rpm": None}), ("limits", {"rpm": 0}), ("limits", {"tpm": "x"}), ("limits", {"x": 1}),
         ("limits", {"token_burst_ms": -1}), ("pace", {"tokens_per_second": 0}), ("pace", {"first_token_ms": None}),
-        ("pace", [1]),
+        ("pace", [1]), ("foreigner", {}), ("foreigner", {"share": -0.1}), ("foreigner", {"share": 1.1}),
+        ("foreigner", {"share": "x"}),
     ],
 )  # fmt: skip
 async def test_wrong_controls_change_nothing(http: httpx2.AsyncClient, path: str, body: Any) -> None:

@@ -44,6 +44,11 @@ class Emulator:
         """Changes limits (rpm, tpm, itpm, otpm, request_burst_ms, token_burst_ms; None takes one away)."""
         return await self._ask("PUT", "/_emulator/limits", limits)
 
+    async def foreigner(self, share: float | None = None) -> dict[str, Any]:
+        """Lets somebody else use that share of every limit from now on; their share, and their calls by pool."""
+        path = "/_emulator/foreigner"
+        return await (self._ask("GET", path) if share is None else self._ask("PUT", path, {"share": share}))
+
     async def pace(self, **pace: float) -> dict[str, Any]:
         """Changes first_token_ms, tokens_per_second."""
         return await self._ask("PUT", "/_emulator/pace", pace)

@@ -75,6 +75,55 @@ def test_a_change_is_in_force_at_once_and_gives_no_tokens_away() -> None:
     assert limits.admit("sonnet", 1_100, 1_000) is None
 
 
+def test_who_shares_the_key_leaves_the_rest_and_shows_in_the_headers() -> None:
+    limits = Limits(Rates({REQUESTS: 600, TOKENS: 60_000}))
+    limits.share_with(1 / 3, ["sonnet"], 0)
+    passed = 0
+    for now_ms in range(0, 60_000, 50):
+        passed += limits.admit("sonnet", 10, now_ms) is None
+    assert limits.foreigners["sonnet"].calls == 199
+    # Ten came with the full bucket.
+    assert 405 <= passed <= 410
+    taken = 60_000 - int(limits.headers("sonnet", 60_000)["anthropic-ratelimit-tokens-remaining"])
+    assert taken == 0, "a third of the token limit and a tenth for us: the bucket refills faster than that"
+
+
+def test_who_shares_the_key_takes_from_a_bucket_that_is_not_refilled_as_fast() -> None:
+    limits = Limits(Rates({REQUESTS: 60, TOKENS: 60_000}, request_burst_ms=60_000))
+    limits.share_with(1.0, ["sonnet"], 0)
+    for _ in range(20):
+        assert limits.admit("sonnet", 1_000, 0) is None
+    headers = limits.headers("sonnet", 30_500)
+    assert headers["anthropic-ratelimit-requests-remaining"] == "40"
+    assert headers["anthropic-ratelimit-tokens-remaining"] == "41000", "39.5 rounds up: half a call is still due"
+    assert limits.admit("opus", 60_000, 30_500) is None, "other classes are ours alone"
+
+
+def test_a_foreigner_takes_whole_calls_into_debt_and_leaves_when_told() -> None:
+    limits = Limits(Rates({REQUESTS: 60}))
+    limits.share_with(0.5, ["sonnet"], 0)
+    assert limits.admit("sonnet", 1, 0) is None
+    assert limits.admit("sonnet", 1, 1_990) is None, "theirs is due at 2,000"
+    refused = limits.admit("sonnet", 1, 2_000)
+    assert refused is not None
+    assert refused.retry_after_s == 2
+    limits.share_with(0.0, ["sonnet"], 2_000)
+    assert limits.admit("sonnet", 1, 4_000) is None
+    assert limits.admit("sonnet", 1, 5_000) is None
+
+
+def test_a_change_of_limits_forgets_nothing_that_a_foreigner_took() -> None:
+    limits = Limits(Rates({REQUESTS: 600}, request_burst_ms=60_000))
+    limits.share_with(0.5, ["sonnet"], 0)
+    for _ in range(600):
+        assert limits.admit("sonnet", 1, 0) is None
+    limits.change(Rates({REQUESTS: 60}, request_burst_ms=60_000), 10_000)
+    assert limits.headers("sonnet", 10_000)["anthropic-ratelimit-requests-remaining"] == "50"
+    limits.change(Rates({REQUESTS: 600}, request_burst_ms=60_000), 20_000)
+    # Ten seconds at half of one a second, 50 that were there.
+    assert limits.headers("sonnet", 20_000)["anthropic-ratelimit-requests-remaining"] == "55"
+
+
 @given(
     rpm=st.integers(1, 5_000),
     burst_ms=st.integers(0, 60_000),
