@@ -92,9 +92,11 @@ class Parts:
     close: list[Callable[[], Awaitable[None]]]
 
 
-async def serve(settings: Settings, stopping: asyncio.Event) -> None:
-    """Runs until `stopping` is set, then drains."""
-    parts = build(settings, read_rules(settings), open_database(settings), SystemClock())
+async def serve(
+    settings: Settings, stopping: asyncio.Event, random_fraction: Callable[[], float] = random.random
+) -> None:
+    """Runs until `stopping` is set, then drains. `random_fraction` spreads the backoffs."""
+    parts = build(settings, read_rules(settings), open_database(settings), SystemClock(), random_fraction)
     # Usable from the first call on where it can be; where it cannot, requests are accepted all the same.
     await parts.keeper.check()
     over = asyncio.Event()
@@ -116,7 +118,9 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
         await close()
 
 
-def build(settings: Settings, rules: Rules, database: sql.Database, clock: Clock) -> Parts:
+def build(
+    settings: Settings, rules: Rules, database: sql.Database, clock: Clock, random_fraction: Callable[[], float]
+) -> Parts:
     """Makes everything and passes it on; nothing runs yet."""
     tls, pools, overrides = _tls(settings), list(rules.provider.pools), settings.overrides
     requests, identity = SqlRequests(database), Identity()
@@ -132,7 +136,7 @@ def build(settings: Settings, rules: Rules, database: sql.Database, clock: Clock
     outbox = Outbox(requests, QuotaOverGrpc(QuotaServiceStub(to_quota)), clock)
     generators = Generators(settings.generator_addresses, settings.generator_slots, tls, wake)
     attempts = Attempts(
-        requests, line, generators, rules.prices, clock=clock, random_fraction=random.random,
+        requests, line, generators, rules.prices, clock=clock, random_fraction=random_fraction,
         timeout_ms=settings.attempt_timeout_ms, on_settlement=outbox.poke,
     )  # fmt: skip
     intake = Intake(requests, line, rules, slots=lambda: generators.slots, clock=clock)

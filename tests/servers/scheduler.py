@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -150,6 +151,7 @@ class Scheduler:
     generator: FakeGenerator
     quota: FakeQuota
     environment: dict[str, Any]
+    random_fraction: Callable[[], float] = random.random
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     serving: asyncio.Task[None] | None = None
     _count: int = 0
@@ -157,7 +159,9 @@ class Scheduler:
     async def start(self) -> None:
         """Starts it (again) on the same stores."""
         self.stopping = asyncio.Event()
-        self.serving = asyncio.create_task(scheduler_main.serve(Settings(**self.environment), self.stopping))
+        self.serving = asyncio.create_task(
+            scheduler_main.serve(Settings(**self.environment), self.stopping, self.random_fraction)
+        )
         await within(self.stub.GetCapacity(pb.GetCapacityRequest(), wait_for_ready=True), "a start")
 
     async def stop(self) -> None:
@@ -240,8 +244,10 @@ class Scheduler:
 
 
 @contextlib.asynccontextmanager
-async def running_scheduler(database_url: str, redis_url: str, **settings: Any) -> AsyncIterator[Scheduler]:
-    """A scheduler on these stores until the block ends."""
+async def running_scheduler(
+    database_url: str, redis_url: str, *, random_fraction: Callable[[], float] = random.random, **settings: Any
+) -> AsyncIterator[Scheduler]:
+    """A scheduler on these stores until the block ends; `random_fraction` spreads its backoffs."""
     with tempfile.TemporaryDirectory(prefix="hg-") as folder:
         generator, fake_quota = FakeGenerator(), FakeQuota()
         servers = [Server([GENERATOR], lambda _: None), Server(["headgate.quota.v1.QuotaService"], lambda _: None)]
@@ -255,7 +261,8 @@ async def running_scheduler(database_url: str, redis_url: str, **settings: Any) 
             "generator_addresses": (f"unix:{folder}/generator.sock",), "listen": f"unix:{folder}/scheduler.sock",
             "migrate_at_start": True, "provider_plan": "scale", "drain_ms": 0, **settings,
         }  # fmt: skip
-        scheduler = Scheduler(scheduler_pb2_grpc.SchedulerServiceStub(channel), generator, fake_quota, environment)
+        stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+        scheduler = Scheduler(stub, generator, fake_quota, environment, random_fraction)
         await scheduler.start()
         try:
             yield scheduler
