@@ -21,6 +21,7 @@ from services.pricing import PriceError, read_prices
 from services.rpc.channel import Tls, open_channel
 from services.rpc.server import Server
 from services.scheduler import line as line_module
+from services.scheduler.account import Account
 from services.scheduler.attempts import Attempts
 from services.scheduler.dispatcher import Dispatcher
 from services.scheduler.feed import Feed
@@ -29,7 +30,7 @@ from services.scheduler.intake import Intake, Rules
 from services.scheduler.keeper import Keeper
 from services.scheduler.line import Identity, ValkeyLine
 from services.scheduler.outbox import Outbox
-from services.scheduler.providers import DIMENSIONS, PlanError, Provider, read_provider
+from services.scheduler.providers import LIMITS, PlanError, Provider, read_provider
 from services.scheduler.rebuild import Rebuilder, SqlIdentity
 from services.scheduler.servicer import SERVICE, QuotaOverGrpc, SchedulerServicer, refusal_for
 from services.scheduler.settings import MigrateSettings, Settings
@@ -135,8 +136,9 @@ def build(
     to_quota = open_channel(settings.quota_address, tls=tls, safe_to_repeat=[SETTLE])
     outbox = Outbox(requests, QuotaOverGrpc(QuotaServiceStub(to_quota)), clock)
     generators = Generators(settings.generator_addresses, settings.generator_slots, tls, wake)
+    account = Account(line, generators)
     attempts = Attempts(
-        requests, line, generators, rules.prices, clock=clock, random_fraction=random_fraction,
+        requests, line, generators, account, rules.prices, clock=clock, random_fraction=random_fraction,
         timeout_ms=settings.attempt_timeout_ms, on_settlement=outbox.poke,
     )  # fmt: skip
     intake = Intake(requests, line, rules, slots=lambda: generators.slots, clock=clock)
@@ -146,19 +148,14 @@ def build(
         settings.redis_url, pools, identity, SqlIdentity(database), requests, clock=clock, set_limits=set_limits
     )
 
-    def on_ready() -> None:
-        attempts.forget_limits()
-        wake()
-
-    keeper = Keeper(line, rebuilder, pools, on_ready)
+    keeper = Keeper(line, rebuilder, pools, on_ready=wake)
     sweeps = Sweeps(
         requests, line, attempts, rules.prices, pools,
         clock=clock, retention_days=settings.retention_days, on_settlement=outbox.poke,
     )  # fmt: skip
     for pool in pools:
-        limit = settings.provider_concurrency or rules.provider.limits[pool].concurrency
         dispatchers[pool] = Dispatcher(
-            line, pool, concurrency=limit, free_slots=lambda: generators.free - attempts.beginning,
+            line, pool, slots=lambda: generators.slots, free_slots=lambda: generators.free - attempts.beginning,
             begin=attempts.begin, on_trouble=keeper.suspect,
         )  # fmt: skip
     servicer = SchedulerServicer(
@@ -170,7 +167,7 @@ def build(
     return Parts(
         server, attempts, watches, keeper,
         dispatching=[dispatcher.run for dispatcher in dispatchers.values()],
-        keep_on=[generators.run, feed.run, watches.run, keeper.run, sweeps.run, outbox.run],
+        keep_on=[generators.run, feed.run, watches.run, keeper.run, sweeps.run, outbox.run, account.run],
         close=[client.aclose, to_quota.close, database.close],
     )  # fmt: skip
 
@@ -178,8 +175,8 @@ def build(
 async def put_limits(provider: Provider, overrides: Mapping[str, int], line: ValkeyLine) -> None:
     """Puts what is configured in force; what the provider's headers say stays."""
     for pool, limits in provider.limits.items():
-        await line.set_limits(pool, "plan", {dim: limits.per_minute.get(dim) for dim in DIMENSIONS.values()})
-        await line.set_limits(pool, "override", {dim: overrides.get(dim) for dim in DIMENSIONS.values()})
+        await line.set_limits(pool, "plan", {name: limits.of(name) for name in LIMITS})
+        await line.set_limits(pool, "override", {name: overrides.get(name) for name in LIMITS})
 
 
 async def _until_any_ends(tasks: list[asyncio.Task[Any]]) -> None:

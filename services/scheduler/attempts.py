@@ -6,26 +6,36 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from opentelemetry.trace import Link, SpanKind, get_current_span
 
 from services import telemetry
 from services.clock import Clock
-from services.pricing import PriceList, Tokens
+from services.pricing import PriceList
+from services.scheduler.account import Account
+from services.scheduler.course import Course, merged
 from services.scheduler.generators import AttemptFailed, Delta, Drawn, Started, Step, Used
-from services.scheduler.life import End, LineUnavailable, Request, Requests, Retry, State, Turn, add
-from services.scheduler.outcomes import Failure, Trouble, decide
+from services.scheduler.life import End, LineUnavailable, Request, Requests, Retry, State, Turn
+from services.scheduler.line import Answered, Named
+from services.scheduler.outcomes import Failure, Trouble, Witness, decide, rest_ms
 from services.sql import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
 DELTA_MS = 100
 """Pieces of an answer are merged to ten a second."""
-CHARACTERS_A_TOKEN = 3.5
 LAST_WRITES_S = 5.0
 """How long a stop waits for the ends of attempts to be written."""
+ANSWERS = {
+    Trouble.RATE_LIMITED: "refused",
+    Trouble.RAMP_LIMITED: "ramp",
+    Trouble.UNAVAILABLE: "failed",
+    Trouble.ACCOUNT: "other",
+    Trouble.REJECTED: "other",
+}
+"""What the order is told of a failure; it is not asked about the others."""
 STORE_RETRY_MS = 500
 STORE_PATIENCE_MS = 60_000
 """How long the end of an attempt waits for SQL before it is left to the sweep."""
@@ -36,15 +46,24 @@ class Line(Protocol):
 
     async def start(self, pool: str, request_id: str, attempt: int, event: Mapping[str, Any]) -> int: ...
     async def append(self, pool: str, request_id: str, attempt: int, events: Iterable[Mapping[str, Any]]) -> int: ...
+    async def answer(
+        self,
+        pool: str,
+        request_id: str,
+        attempt: int,
+        kind: str,
+        limits: Named,
+        rest_ms: int = 0,
+    ) -> Answered: ...
     async def requeue(
-        self, request: Request, input_tokens: int | None, output_tokens: int | None, event: Mapping[str, Any] | None
-    ) -> bool: ...
+        self, request: Request, input_tokens: int | None, output_tokens: int | None, event: Mapping[str, Any] | None,
+        *, budgeted: bool = False,
+    ) -> bool: ...  # fmt: skip
     async def finish(
         self, request: Request, input_tokens: int | None = None, output_tokens: int | None = None
     ) -> int: ...
-    async def pause(self, pool: str, length_ms: int, reason: str) -> None: ...
-    async def set_limits(self, pool: str, kind: str, limits: Mapping[str, int | None]) -> None: ...
-    async def spend(self, pool: str, request_id: str, input_tokens: int, output_tokens: int) -> None: ...
+    async def take_turn(self, pool: str, request_id: str) -> None: ...
+    async def grow(self, pool: str, request_id: str, output_tokens: int) -> None: ...
 
 
 class Workers(Protocol):
@@ -67,28 +86,6 @@ class _Running:
     """Its end is being written: no longer to be cancelled."""
 
 
-@dataclass
-class _Course:
-    """What an attempt has seen so far."""
-
-    request: Request
-    turns: list[Turn] = field(default_factory=list)
-    started_turn: int = 0
-    characters: int = 0
-    delivered: bool = False
-    pending: list[Delta] = field(default_factory=list)
-    flushing: asyncio.Task[None] | None = None
-
-    def used(self) -> tuple[int | None, int | None]:
-        """Tokens in and out over all turns; None where nothing was reported."""
-        if not self.turns:
-            return None, None
-        total = Tokens()
-        for turn in self.turns:
-            total = add(total, turn.tokens)
-        return total.input + total.cache_write_5m + total.cache_write_1h, total.output
-
-
 class Attempts:
     """Runs attempts as tasks of this process."""
 
@@ -97,6 +94,7 @@ class Attempts:
         requests: Requests,
         line: Line,
         workers: Workers,
+        account: Account,
         prices: PriceList,
         *,
         clock: Clock,
@@ -107,6 +105,7 @@ class Attempts:
         self._requests = requests
         self._line = line
         self._workers = workers
+        self._account = account
         self._prices = prices
         self._clock = clock
         self._random_fraction = random_fraction
@@ -114,17 +113,12 @@ class Attempts:
         self._on_settlement = on_settlement
         self._beginning: set[asyncio.Task[None]] = set()
         self._running: dict[str, _Running] = {}
-        self._limits: dict[tuple[str, str], int] = {}
         self._stopping = False
 
     @property
     def beginning(self) -> int:
         """Attempts that were dispatched and do not use a worker yet."""
         return len(self._beginning) - sum(running.working for running in self._running.values())
-
-    def forget_limits(self) -> None:
-        """The line is another one: what the provider's headers said must be said again."""
-        self._limits.clear()
 
     def begin(self, request_id: str, attempts_so_far: int) -> None:
         """Starts an attempt at a request that was just taken from the line."""
@@ -188,7 +182,7 @@ class Attempts:
             del self._running[request_id]
 
     async def _attempt(self, request: Request) -> None:
-        course = _Course(request)
+        course = Course(request, self._prices)
         try:
             with suppress(LineUnavailable):
                 event = {"type": "processing", "attempt": request.attempt}
@@ -198,8 +192,7 @@ class Attempts:
             await self._end(course, end)
         except AttemptFailed as failed:
             self._write_end(request)
-            await self._observe(request, failed.limits)
-            await self._after_failure(course, failed.failure)
+            await self._after_failure(course, failed.failure, failed.limits)
         except _Superseded:
             await self._charge(course)
         except asyncio.CancelledError:
@@ -211,7 +204,7 @@ class Attempts:
             if course.flushing:
                 course.flushing.cancel()
 
-    async def _follow(self, course: _Course) -> Drawn:
+    async def _follow(self, course: Course) -> Drawn:
         if running := self._running.get(course.request.request_id):
             running.working = True
         async with aclosing(self._workers.generate(course.request, self._timeout_ms)) as steps:  # type: ignore[type-var]
@@ -222,7 +215,7 @@ class Attempts:
                     case Delta():
                         self._on_delta(course, step)
                     case Used():
-                        course.turns.append(self._turn(course, step))
+                        course.end_turn(step, self._clock.now_ms())
                     case Drawn():
                         if course.flushing:
                             await course.flushing
@@ -230,30 +223,26 @@ class Attempts:
                         return step
         raise AttemptFailed(Failure(Trouble.LOST, "The worker ended without an answer."))
 
-    async def _on_started(self, course: _Course, step: Started) -> None:
-        request, course.started_turn, course.characters = course.request, step.turn, 0
-        await self._observe(request, step.limits)
-        if step.turn > 1:
-            estimate = (request.estimated_input_tokens, request.estimated_output_tokens)
-            with suppress(LineUnavailable):
-                await self._line.spend(request.pool, request.request_id, *estimate)
+    async def _on_started(self, course: Course, step: Started) -> None:
+        course.start(step.turn)
+        with suppress(LineUnavailable):
+            if step.turn > 1:
+                await self._line.take_turn(course.request.pool, course.request.request_id)
+            await self._answered(course.request, "begun", step.limits)
 
-    async def _observe(self, request: Request, limits: Mapping[str, int]) -> None:
-        """Puts limits that the provider's headers name in force, where they differ from what it named before."""
-        news = {d: n for d, n in limits.items() if self._limits.get((request.pool, d)) != n and d != "tokens"}
-        if news:
-            with suppress(LineUnavailable):
-                await self._line.set_limits(request.pool, "header", news)
-                self._limits |= {(request.pool, dimension): limit for dimension, limit in news.items()}
-                log.info("the provider's limits for pool %s: %s a minute", request.pool, news)
+    async def _answered(self, request: Request, kind: str, limits: Named, rest_ms: int = 0) -> Answered:
+        found = await self._line.answer(request.pool, request.request_id, request.attempt, kind, limits, rest_ms)
+        if found.limits:
+            log.info("the provider's limits for pool %s: %s a minute", request.pool, dict(found.limits))
+        return found
 
-    def _on_delta(self, course: _Course, step: Delta) -> None:
+    def _on_delta(self, course: Course, step: Delta) -> None:
         course.characters += len(step.text)
         course.pending.append(step)
         if course.flushing is None or course.flushing.done():
             course.flushing = asyncio.create_task(self._flush_later(course))
 
-    async def _flush_later(self, course: _Course) -> None:
+    async def _flush_later(self, course: Course) -> None:
         while course.pending:
             await self._clock.sleep(DELTA_MS)
             try:
@@ -263,7 +252,7 @@ class Attempts:
             except StoreUnavailable:
                 log.warning("a part of %s is not shown: the database is away", course.request.request_id)
 
-    async def _flush(self, course: _Course) -> None:
+    async def _flush(self, course: Course) -> None:
         """Shows what has come, after noting in SQL that something is shown."""
         pieces, course.pending = course.pending, []
         if not pieces:
@@ -276,31 +265,14 @@ class Attempts:
         with suppress(LineUnavailable):
             events = [
                 {"type": "delta", "text": text, "offset": offset, "attempt": request.attempt}
-                for text, offset in _merged(pieces)
+                for text, offset in merged(pieces)
             ]
             await self._line.append(request.pool, request.request_id, request.attempt, events)
+            if output_tokens := course.growth():
+                await self._line.grow(request.pool, request.request_id, output_tokens)
 
-    def _turn(self, course: _Course, step: Used) -> Turn:
-        model = step.model or course.request.model
-        try:
-            cost = self._prices.cost_nano_usd(model, step.tokens)
-        except KeyError:
-            model = course.request.model
-            cost = self._prices.cost_nano_usd(model, step.tokens)
-        now_ms = self._clock.now_ms()
-        return Turn(course.request.attempt, step.turn, model, step.tokens, cost, step.estimated, now_ms)
-
-    def _all_turns(self, course: _Course) -> list[Turn]:
-        """The turns seen, and an estimate for one that began and whose usage was never told."""
-        if course.started_turn > len(course.turns):
-            output = max(1, round(course.characters / CHARACTERS_A_TOKEN))
-            tokens = Tokens(input=course.request.estimated_input_tokens, output=output)
-            step = Used(course.started_turn, course.request.model, tokens, estimated=True)
-            course.turns.append(self._turn(course, step))
-        return course.turns
-
-    async def _end(self, course: _Course, end: End) -> None:
-        request, turns = course.request, self._all_turns(course)
+    async def _end(self, course: Course, end: End) -> None:
+        request, turns = course.request, course.all_turns(self._clock.now_ms())
         self._write_end(request)
         ended = await self._stored(
             lambda: self._requests.finish(request.request_id, request.attempt, end, turns, self._clock.now_ms())
@@ -313,22 +285,29 @@ class Attempts:
             seq = await self._line.finish(ended, *course.used())
             await self._requests.tell([(ended.request_id, seq)])
 
-    async def _after_failure(self, course: _Course, failure: Failure) -> None:
-        now_ms, request = self._clock.now_ms(), course.request
-        decision = decide(request, failure, now_ms, self._random_fraction())
+    async def _after_failure(self, course: Course, failure: Failure, limits: Named | None = None) -> None:
+        request = course.request
         get_current_span().set_attribute("headgate.outcome", failure.trouble.value)
         log.info("attempt %d of %s: %s", request.attempt, request.request_id, failure.trouble.value)
-        if decision.pause_ms:
-            with suppress(LineUnavailable):
-                await self._line.pause(request.pool, decision.pause_ms, decision.pause_reason)
-        if isinstance(decision.then, End):
-            await self._end(course, decision.then)
+        witness = await self._ask_pool(request, failure, limits or {})
+        now_ms = self._clock.now_ms()
+        then = decide(request, failure, witness, now_ms, self._random_fraction())
+        if isinstance(then, End):
+            await self._end(course, then)
         else:
-            delay_ms = max(0, decision.then.not_before_ms - now_ms, decision.pause_ms or 0)
-            await self._retry(course, decision.then, delay_ms)
+            await self._retry(course, then, max(0, then.not_before_ms - now_ms, rest_ms(failure)))
 
-    async def _retry(self, course: _Course, retry: Retry, delay_ms: int) -> None:
-        request, turns = course.request, self._all_turns(course)
+    async def _ask_pool(self, request: Request, failure: Failure, limits: Named) -> Witness:
+        works = failure.trouble is Trouble.ACCOUNT and await self._account.works(request.pool, request.model)
+        kind = ANSWERS.get(failure.trouble)
+        if kind:
+            with suppress(LineUnavailable):
+                saw = await self._answered(request, kind, limits, rest_ms(failure))
+                return Witness(saw.refusals, saw.denied, saw.broken, works)
+        return Witness(account_works=works)
+
+    async def _retry(self, course: Course, retry: Retry, delay_ms: int) -> None:
+        request, turns = course.request, course.all_turns(self._clock.now_ms())
         self._write_end(request)
         queued = await self._stored(
             lambda: self._requests.requeue(request.request_id, request.attempt, retry, turns, self._clock.now_ms())
@@ -337,12 +316,13 @@ class Attempts:
             await self._charge(course)
             return
         event = {"type": "retrying", "reason": retry.reason, "delay": delay_ms, "attempt": request.attempt}
+        used = course.used() if turns else (0, 0)
         with suppress(LineUnavailable):
-            await self._line.requeue(queued, *(course.used() if turns else (0, 0)), event)
+            await self._line.requeue(queued, *used, event, budgeted=retry.budgeted)
 
-    async def _charge(self, course: _Course) -> None:
+    async def _charge(self, course: Course) -> None:
         """Pays for the turns of an attempt that SQL no longer knows as running."""
-        turns: Sequence[Turn] = self._all_turns(course)
+        turns: Sequence[Turn] = course.all_turns(self._clock.now_ms())
         self._write_end(course.request)
         if turns:
             await self._stored(lambda: self._requests.charge(course.request.request_id, turns))
@@ -362,19 +342,6 @@ class Attempts:
                 if self._stopping or self._clock.now_ms() > give_up_ms:
                     raise
                 await self._clock.sleep(STORE_RETRY_MS)
-
-
-def _merged(pieces: Sequence[Delta]) -> list[tuple[str, int]]:
-    """Joins pieces that follow each other; a repair begins a new one."""
-    merged: list[tuple[str, int]] = []
-    turn = 0
-    for piece in pieces:
-        if merged and piece.turn == turn:
-            merged[-1] = (merged[-1][0] + piece.text, merged[-1][1])
-        else:
-            merged.append((piece.text, piece.offset))
-        turn = piece.turn
-    return merged
 
 
 def _links(traceparent: str) -> list[Link]:

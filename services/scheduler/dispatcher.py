@@ -19,7 +19,7 @@ IDLE_MS = 1_000
 class Line(Protocol):
     """What dispatch needs of the order."""
 
-    async def dispatch(self, pool: str, many: int, concurrency: int | None) -> Dispatched: ...
+    async def dispatch(self, pool: str, many: int, slots: int | None) -> Dispatched: ...
 
 
 class Dispatcher:
@@ -30,15 +30,17 @@ class Dispatcher:
         line: Line,
         pool: str,
         *,
-        concurrency: int | None,
+        slots: Callable[[], int],
         free_slots: Callable[[], int],
         begin: Callable[[str, int], None],
         on_trouble: Callable[[], None],
     ) -> None:
-        """`begin(id, attempts so far)` starts an attempt; `on_trouble` hears that the line is away."""
+        """`slots` is how many attempts all generators can run at once, for all replicas of this service together,
+        `free_slots` how many of them this one may begin now. `begin(id, attempts so far)` starts an attempt;
+        `on_trouble` hears that the line is away."""
         self._line = line
         self._pool = pool
-        self._concurrency = concurrency
+        self._slots = slots
         self._free_slots = free_slots
         self._begin = begin
         self._on_trouble = on_trouble
@@ -62,7 +64,7 @@ class Dispatcher:
         if free <= 0:
             return IDLE_MS
         try:
-            taken = await self._line.dispatch(self._pool, min(free, BATCH), self._concurrency)
+            taken = await self._line.dispatch(self._pool, min(free, BATCH), self._slots())
         except LineUnavailable:
             self._on_trouble()
             return IDLE_MS

@@ -28,6 +28,7 @@ SILENCE_S = 10.0
 """A stopped process keeps its TCP connection for a minute; its heartbeats come every 3 s."""
 RESOLVE_S = 5.0
 LAST_WORD_S = 1.0
+PROBE_TIMEOUT_S = 10.0
 _DIMENSIONS = {
     pb.DIMENSION_REQUESTS: "requests",
     pb.DIMENSION_TOKENS: "tokens",
@@ -39,7 +40,7 @@ _DIMENSIONS = {
 class AttemptFailed(Exception):
     """An attempt ended without a diagram."""
 
-    def __init__(self, failure: Failure, limits: Mapping[str, int] | None = None) -> None:
+    def __init__(self, failure: Failure, limits: Mapping[str, tuple[int, int]] | None = None) -> None:
         super().__init__(failure.message)
         self.failure = failure
         self.limits = limits or {}
@@ -47,10 +48,10 @@ class AttemptFailed(Exception):
 
 @dataclass(frozen=True)
 class Started:
-    """The provider answers; the limits its headers name, by dimension."""
+    """The provider answers; (limit a minute, left now) by dimension, as its headers say."""
 
     turn: int
-    limits: Mapping[str, int]
+    limits: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,14 @@ class Generators:
             worker.running -= 1
             self._on_change()
 
+    async def probe(self, model: str) -> None:
+        """Asks the provider for one token. Raises `AttemptFailed`."""
+        worker = self._pick()
+        try:
+            await GeneratorServiceStub(worker.channel).Probe(pb.ProbeRequest(model=model), timeout=PROBE_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise _failed(error, draining=worker.draining) from error
+
     def _pick(self) -> _Worker:
         ready = [w for w in self._workers.values() if w.ready and w.running < self._slots]
         if not ready:
@@ -213,8 +222,8 @@ async def _addresses(target: str) -> set[str]:
     return {f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host in hosts}
 
 
-def _limits(sent: Sequence[pb.ProviderLimit]) -> dict[str, int]:
-    return {_DIMENSIONS[limit.dimension]: limit.limit_per_minute for limit in sent if limit.dimension in _DIMENSIONS}
+def _limits(sent: Sequence[pb.ProviderLimit]) -> dict[str, tuple[int, int]]:
+    return {_DIMENSIONS[n.dimension]: (n.limit_per_minute, n.remaining) for n in sent if n.dimension in _DIMENSIONS}
 
 
 def _step(message: Any) -> Step | None:

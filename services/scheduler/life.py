@@ -187,6 +187,8 @@ class Retry:
     """Counts towards the five tries that spent tokens."""
     lost: bool = False
     """Counts towards the three workers."""
+    budgeted: bool = False
+    """The provider failed: such retries may be a tenth of the traffic at most."""
 
 
 class Standing(StrEnum):

@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry as RedisRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
-from services.scheduler.life import LineUnavailable, Request, TierTerms
+from services.scheduler.life import LineUnavailable, Request, State, TierTerms
 
 LEASE_MS = 8_000
 """A lease lasts four renewals, so that three lost ones do not lose a running attempt."""
@@ -32,9 +32,10 @@ ENDED = json.dumps({"type": "ended"})
 """The final event as logged; what it says is read from SQL, where the result is."""
 
 _LUA = Path(__file__).parent / "lua"
-_SHARED = ("pool", "service", "order")
+_SHARED = ("pool", "limits", "spending", "service", "order", "failures")
 _SCRIPTS = (
-    "place", "dispatch", "start", "append", "requeue", "finish", "renew", "retier", "adopt", "expired", "limit", "view",
+    "place", "dispatch", "start", "answer", "append", "requeue", "finish", "renew", "retier", "adopt", "expired",
+    "limit", "view",
 )  # fmt: skip
 
 
@@ -66,6 +67,24 @@ class Dispatched:
     """(id, attempts begun so far)."""
     wait_ms: int
     """When to ask again; -1: only after a wake-up."""
+
+
+Named = Mapping[str, tuple[int, int]]
+"""Limits that a response's headers name: (limit a minute, left now) by dimension."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the pool knows of a request whose call was answered."""
+
+    refusals: int
+    """429s it drew with other requests served in between."""
+    denied: int
+    """429s it drew in all."""
+    broken: bool
+    """The pool as a whole fails: three or more requests failed and none was served since."""
+    limits: Mapping[str, int]
+    """Limits that the headers named and that are new, by dimension."""
 
 
 def connect(url: str, identity: Identity | None) -> Redis:
@@ -111,12 +130,19 @@ class ValkeyLine:
         arguments: list[Any] = []
         for r in requests:
             arguments += [r.request_id, r.tier, r.share, r.user_id, r.estimated_input_tokens]
-            arguments += [r.estimated_output_tokens, r.attempt, r.not_before_ms, r.priority]
+            arguments += [
+                r.estimated_output_tokens,
+                r.diagram_type,
+                r.max_tokens,
+                r.attempt,
+                r.not_before_ms,
+                r.priority,
+            ]
         return int(await self._run("place", pool, *arguments, self.identity.floor))
 
-    async def dispatch(self, pool: str, many: int, concurrency: int | None) -> Dispatched:
-        """Takes what may go now, each with a lease."""
-        answer = await self._run("dispatch", pool, many, LEASE_MS, -1 if concurrency is None else concurrency)
+    async def dispatch(self, pool: str, many: int, slots: int | None) -> Dispatched:
+        """Takes what may go now, each with a lease; `slots` is how many all generators can run at once (None: any)."""
+        answer = await self._run("dispatch", pool, many, LEASE_MS, 10**9 if slots is None else slots)
         taken = tuple((answer[i], int(answer[i + 1])) for i in range(1, len(answer), 2))
         return Dispatched(taken, int(answer[0]))
 
@@ -128,29 +154,46 @@ class ValkeyLine:
         """Records events of the running attempt; 0 if it no longer is."""
         return int(await self._run("append", pool, request_id, attempt, *map(json.dumps, events)))
 
+    async def answer(
+        self,
+        pool: str,
+        request_id: str,
+        attempt: int,
+        kind: str,
+        limits: Mapping[str, tuple[int, int]],
+        rest_ms: int = 0,
+    ) -> Answered:
+        """Notes how the provider answered: `kind` is begun, refused, ramp, failed or other; `limits` (limit, left) by
+        dimension, from the headers; `rest_ms` how long the pool rests after a 429."""
+        named = [part for dimension, (limit, left) in limits.items() for part in (dimension, limit, left)]
+        found = await self._run("answer", pool, request_id, attempt, kind, rest_ms, *named)
+        refusals, denied, broken, *news = found
+        changed = {news[i]: int(news[i + 1]) for i in range(0, len(news), 2)}
+        return Answered(int(refusals), int(denied), bool(broken), changed)
+
     async def requeue(
-        self, request: Request, input_tokens: int | None, output_tokens: int | None, event: Mapping[str, Any] | None
-    ) -> bool:
-        """Returns a request to its old place, as its row says."""
+        self, request: Request, input_tokens: int | None, output_tokens: int | None, event: Mapping[str, Any] | None,
+        *, budgeted: bool = False,
+    ) -> bool:  # fmt: skip
+        """Returns a request to its old place, as its row says; `budgeted`: the provider failed."""
         used = ["" if n is None else n for n in (input_tokens, output_tokens)]
         payload = json.dumps(event) if event else ""
-        answer = await self._run(
-            "requeue", request.pool, request.request_id, request.attempt, request.not_before_ms, *used, payload
-        )
-        return bool(answer)
+        where = (request.request_id, request.attempt, request.not_before_ms)
+        return bool(await self._run("requeue", request.pool, *where, *used, payload, int(budgeted)))
 
     async def finish(self, request: Request, input_tokens: int | None = None, output_tokens: int | None = None) -> int:
         """Frees all an ended request held and records its final event; that event's number."""
         took_ms = request.ended_ms - request.started_ms if request.ended_ms and request.started_ms else None
-        return await self._finish(request.pool, request.request_id, input_tokens, output_tokens, took_ms)
+        served = request.state is State.COMPLETED
+        return await self._finish(request.pool, request.request_id, input_tokens, output_tokens, took_ms, served=served)
 
     async def forget(self, pool: str, request_id: str) -> None:
         """Frees what a request that SQL does not know holds here."""
         await self._finish(pool, request_id, None, None, None)
 
-    async def _finish(self, pool: str, request_id: str, *figures: int | None) -> int:
+    async def _finish(self, pool: str, request_id: str, *figures: int | None, served: bool = False) -> int:
         input_tokens, output_tokens, took_ms = ("" if f is None else f for f in figures)
-        used = (input_tokens, output_tokens, self.identity.last_seq - 1, took_ms)
+        used = (input_tokens, output_tokens, self.identity.last_seq - 1, took_ms, int(served))
         return int(await self._run("finish", pool, request_id, ENDED, LOG_KEPT_MS, *used))
 
     async def renew(self, pool: str, attempts: Iterable[tuple[str, int]]) -> list[str]:
@@ -167,7 +210,7 @@ class ValkeyLine:
         flat: list[Any] = []
         for r in requests:
             flat += [r.request_id, r.tier, r.share, r.user_id, r.attempt]
-            flat += [r.estimated_input_tokens, r.estimated_output_tokens]
+            flat += [r.estimated_input_tokens, r.estimated_output_tokens, r.diagram_type, r.max_tokens]
         return int(await self._run("adopt", pool, LEASE_MS, self.identity.floor, *flat))
 
     async def expired(self, pool: str) -> list[str]:
@@ -190,9 +233,13 @@ class ValkeyLine:
         """Stops dispatch for that long; 0 lets it go on."""
         await self._run("limit", pool, "pause", length_ms, reason)
 
-    async def spend(self, pool: str, request_id: str, input_tokens: int, output_tokens: int) -> None:
-        """Takes what a further turn of a request will probably use, into debt if need be."""
-        await self._run("limit", pool, "spend", input_tokens, output_tokens, request_id)
+    async def take_turn(self, pool: str, request_id: str) -> None:
+        """Takes what a further call of a running attempt will probably use, into debt if need be."""
+        await self._run("limit", pool, "turn", request_id)
+
+    async def grow(self, pool: str, request_id: str, output_tokens: int) -> None:
+        """Takes what an answer has used beyond what was assumed of it, while it is still being written."""
+        await self._run("limit", pool, "grow", request_id, output_tokens)
 
     async def view(self, pool: str, request_ids: Sequence[str] = ()) -> dict[str, Any]:
         """The pool at a glance and where those requests stand; the form is written in view.lua."""

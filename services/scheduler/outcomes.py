@@ -15,8 +15,10 @@ BACKOFF_BASE_MS = 1_000
 BACKOFF_CAP_MS = 60_000
 RATE_LIMITED_DEFAULT_MS = 5_000
 """Pause after a 429 that names no delay."""
-ACCOUNT_PAUSE_MS = 60_000
-"""How long the pool rests before the account is tried again."""
+MAX_REFUSALS = 3
+"""429s of one request with others served in between, after which it fails: they are about itself."""
+REFUSED_AGAIN_MS = 1_000
+"""After its second 429 a request lets others go first: only so does it show whose fault it is."""
 BUSY_DELAY_MS = 250
 
 
@@ -52,12 +54,17 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What to do now: end the request or try again; and perhaps pause its pool."""
+class Witness:
+    """What the pool saw, beside this attempt."""
 
-    then: End | Retry
-    pause_ms: int | None = None
-    pause_reason: str = ""
+    refusals: int = 0
+    """429s of this request with others served in between."""
+    denied: int = 0
+    """429s of this request in all."""
+    pool_fails: bool = False
+    """Other requests fail as well, so this one is not to blame."""
+    account_works: bool = False
+    """With ACCOUNT: the pool's own call was answered, so it is this request that is refused."""
 
 
 _FATAL = {
@@ -67,32 +74,54 @@ _FATAL = {
 }
 
 
-def decide(request: Request, failure: Failure, now_ms: int, random_fraction: float) -> Decision:
+def rest_ms(failure: Failure) -> int:
+    """How long the pool rests after it: what the provider asked for after a 429, else not at all."""
+    if failure.trouble not in (Trouble.RATE_LIMITED, Trouble.RAMP_LIMITED):
+        return 0
+    return RATE_LIMITED_DEFAULT_MS if failure.retry_after_ms is None else failure.retry_after_ms
+
+
+def decide(request: Request, failure: Failure, witness: Witness, now_ms: int, random_fraction: float) -> End | Retry:
     """What follows from a failed attempt. `random_fraction` in [0, 1) spreads the backoff."""
     trouble = failure.trouble
     if trouble in _FATAL:
-        return Decision(End(State.FAILED, _FATAL[trouble], failure.message))
+        return End(State.FAILED, _FATAL[trouble], failure.message)
     if trouble in (Trouble.RATE_LIMITED, Trouble.RAMP_LIMITED):
-        delay_ms = RATE_LIMITED_DEFAULT_MS if failure.retry_after_ms is None else failure.retry_after_ms
-        # The pool waits; the request keeps its place and goes first when the pause is over.
-        return Decision(Retry(0, "The provider asked for a break."), delay_ms, "provider_limit")
+        return _refused(failure, witness, now_ms)
     if trouble is Trouble.ACCOUNT:
-        reason = "The provider refuses this site's account at the moment."
-        return Decision(Retry(0, reason), ACCOUNT_PAUSE_MS, "provider_account")
+        if witness.account_works:
+            return End(State.FAILED, Code.PROVIDER_REJECTED, "The provider refuses this request. It does not count.")
+        return Retry(0, "The provider refuses this site's account at the moment.")
     if trouble is Trouble.LOST:
         if not failure.draining and request.losses + 1 >= MAX_LOSSES:
             error = "Three workers were lost while they worked on this. It does not count; try a smaller request."
-            return Decision(End(State.FAILED, Code.WORKER_LOST, error))
-        return Decision(Retry(0, "The worker was lost.", lost=not failure.draining))
+            return End(State.FAILED, Code.WORKER_LOST, error)
+        return Retry(0, "The worker was lost.", lost=not failure.draining)
     if trouble is Trouble.BUSY:
-        return Decision(Retry(now_ms + BUSY_DELAY_MS, "All workers are busy."))
+        return Retry(now_ms + BUSY_DELAY_MS, "All workers are busy.")
     if trouble is Trouble.STOPPED:
-        return Decision(Retry(0, "The service restarts."))
-    if failure.spent_tokens and request.failures + 1 >= MAX_FAILURES:
+        return Retry(0, "The service restarts.")
+    return _unavailable(request, failure, witness, now_ms, random_fraction)
+
+
+def _refused(failure: Failure, witness: Witness, now_ms: int) -> End | Retry:
+    if witness.refusals >= MAX_REFUSALS:
+        error = "The provider refused this three times and served others. It does not count; try a smaller request."
+        return End(State.FAILED, Code.PROVIDER_REJECTED, error)
+    # The pool rests; the request keeps its place and goes first when that is over.
+    again_ms = now_ms + rest_ms(failure) + REFUSED_AGAIN_MS if witness.denied > 1 else 0
+    return Retry(again_ms, "The provider asked for a break.")
+
+
+def _unavailable(
+    request: Request, failure: Failure, witness: Witness, now_ms: int, random_fraction: float
+) -> End | Retry:
+    failed = failure.spent_tokens and not witness.pool_fails
+    if failed and request.failures + 1 >= MAX_FAILURES:
         error = "The provider failed five times while it answered. This does not count; please try again later."
-        return Decision(End(State.FAILED, Code.PROVIDER_UNAVAILABLE, error))
+        return End(State.FAILED, Code.PROVIDER_UNAVAILABLE, error)
     delay_ms = max(backoff_ms(request.attempt, random_fraction), failure.retry_after_ms or 0)
-    return Decision(Retry(now_ms + delay_ms, "The provider did not answer.", failed=failure.spent_tokens))
+    return Retry(now_ms + delay_ms, "The provider did not answer.", failed=failed, budgeted=True)
 
 
 def backoff_ms(attempt: int, random_fraction: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ DIMENSIONS = {
     "output_tokens_per_minute": "output_tokens",
 }
 """Names in the file to names in the scripts."""
-OTHER_LIMITS = ("requests_per_day", "concurrency")
+OTHER_LIMITS = {"requests_per_day": "requests_day", "concurrency": "concurrency"}
+LIMITS = (*DIMENSIONS.values(), *OTHER_LIMITS.values())
+"""Every limit there is, by its name in the scripts."""
 
 
 class PlanError(Exception):
@@ -29,8 +31,12 @@ class Limits:
 
     per_minute: Mapping[str, int]
     """By dimension of the scripts."""
-    requests_per_day: int | None = None
-    concurrency: int | None = None
+    others: Mapping[str, int] = field(default_factory=dict)
+    """Requests a day and concurrency, by their names in the scripts."""
+
+    def of(self, name: str) -> int | None:
+        """One limit by its name in the scripts."""
+        return self.per_minute.get(name, self.others.get(name))
 
 
 @dataclass(frozen=True)
@@ -67,4 +73,4 @@ def _limits(file: str, plan: str, entry: Mapping[str, Any]) -> Limits:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise PlanError(f"{file}: plan {plan}: '{name}' must be a whole number of at least 1, not {value!r}")
     per_minute = {dim: entry[name] for name, dim in DIMENSIONS.items() if name in entry}
-    return Limits(per_minute, entry.get("requests_per_day"), entry.get("concurrency"))
+    return Limits(per_minute, {limit: entry[name] for name, limit in OTHER_LIMITS.items() if name in entry})

@@ -31,6 +31,7 @@ class Settings:
     provider_itpm: int | None = variable("HEADGATE_PROVIDER_ITPM", integer(1, 10_000_000_000), default=None)
     provider_otpm: int | None = variable("HEADGATE_PROVIDER_OTPM", integer(1, 10_000_000_000), default=None)
     provider_tpm: int | None = variable("HEADGATE_PROVIDER_TPM", integer(1, 10_000_000_000), default=None)
+    provider_rpd: int | None = variable("HEADGATE_PROVIDER_RPD", integer(1, 10_000_000_000), default=None)
     provider_concurrency: int | None = variable("HEADGATE_PROVIDER_CONCURRENCY", integer(1, 100_000), default=None)
     model: str | None = variable("HEADGATE_MODEL", str, default=None)
     generator_slots: int = variable("HEADGATE_GENERATOR_SLOTS", integer(1, 10_000), default=64)
@@ -54,5 +55,7 @@ class Settings:
             "tokens": self.provider_tpm,
             "input_tokens": self.provider_itpm,
             "output_tokens": self.provider_otpm,
+            "requests_day": self.provider_rpd,
+            "concurrency": self.provider_concurrency,
         }
         return {dimension: limit for dimension, limit in named.items() if limit is not None}

@@ -1,19 +1,14 @@
 -- Takes from the line what may go now: next by tier share, then by tag, while every bucket allows it.
 -- KEYS[1], ARGV[1..2]  see pool.lua
--- ARGV[3]  how many at most
--- ARGV[4]  how long the lease of each lasts, in ms
--- ARGV[5]  the pool's concurrency limit, or -1
+-- ARGV[3]  how many at most   ARGV[4]  how long the lease of each lasts, in ms
+-- ARGV[5]  how many all generators together can run at once
 -- Returns {ms until it is worth asking again (-1: only after a wake-up), then for each request taken:
 -- id, attempts begun so far}.
-local many, lease_ms, concurrency = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local many, lease_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
 free_first()
 local tiers = redis.call('SMEMBERS', key('tiers'))
-
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('backoff'), '-inf', now, 'LIMIT', 0, 200)) do
-  redis.call('ZREM', key('backoff'), id)
-  local r = read(id)
-  if r.member then enter(r) end
-end
+local bucket, levels, limits, capacity = load_bucket()
+wake_backoff(bucket, limits)
 
 local function head(tier)
   local first = redis.call('ZRANGE', key('line:' .. tier), 0, 0)[1]
@@ -29,14 +24,16 @@ local function head(tier)
   return r
 end
 
-local bucket, levels, limits, capacity = load_bucket()
 local backoff = redis.call('ZRANGE', key('backoff'), 0, 0, 'WITHSCORES')
 local wait = backoff[2] and math.max(1, tonumber(backoff[2]) - now) or -1
 -- No limit known means the limits were lost, never that there are none.
 if next(limits) == nil then return {1000} end
 local pause = tonumber(bucket.paused_until) or 0
 if pause > now then return {math.min(pause - now, 1000)} end
+-- The breaker is open: a single one goes to see whether the provider is back.
+if bucket.breaker_ms then many = math.min(many, 1) end
 
+local room = math.min(tonumber(ARGV[5]), in_force(bucket, 'concurrency') or math.huge) - redis.call('ZCARD', key('leases'))
 local heads, taken, answer = {}, 0, {wait}
 for _, tier in ipairs(tiers) do heads[tier] = head(tier) end
 while true do
@@ -47,18 +44,20 @@ while true do
   end
   if not first then break end
   if taken >= many then answer[1] = 0 break end
-  if concurrency >= 0 and redis.call('ZCARD', key('leases')) >= concurrency then answer[1] = 1000 break end
-  local need, short_ms = needs(first.input, first.output), 0
+  if taken >= room then answer[1] = 1000 break end
+  local input, output = expected(bucket, first)
+  local need, short_ms = needs(input, output), 0
   for dim, level in pairs(levels) do
     local lack = math.min(need[dim], capacity[dim]) - level
-    if lack > 1e-9 then short_ms = math.max(short_ms, lack * 60000 / (limits[dim] * pace(limits[dim]))) end
+    if lack > 1e-9 then short_ms = math.max(short_ms, lack * 60000 / (limits[dim] * pace(limits[dim]) * bucket.part)) end
   end
   if short_ms > 0 then answer[1] = math.ceil(short_ms) break end
   raise_V(first.tier)
   leave(first)
   unqueue(first, true)
   redis.call('ZADD', key('leases'), now + lease_ms, first.id)
-  for dim, level in pairs(levels) do levels[dim] = level - need[dim] end
+  take(bucket, levels, first, input, output)
+  if tonumber(first.attempt) == 0 then earn_retries(bucket, limits, 0.1) end
   redis.call('HSET', meta, 'T:' .. first.tier, precise(first.finish),
     'V', precise(math.max(field(meta, 'V'), smallest)))
   table.insert(answer, first.id)
@@ -67,5 +66,6 @@ while true do
   heads[first.tier] = head(first.tier)
 end
 -- The first look at a new bucket starts its clock.
-if taken > 0 or not bucket.at then save_levels(levels) end
+if taken > 0 or not bucket.at then save(bucket, levels) end
+if taken > 0 and bucket.breaker_ms then pause_for(bucket, PROBE_MS, 'provider_down') end
 return answer

@@ -3,28 +3,45 @@
 -- ARGV[3]  id   ARGV[4]  the final event   ARGV[5]  how long the log is kept, in ms
 -- ARGV[6]  tokens really used by its last attempt, input   ARGV[7]  output ('' for either: as estimated)
 -- ARGV[8]  the number below the final event's where the log is gone   ARGV[9]  ms the attempt took, or ''
+-- ARGV[10]  1 if it was served: then it teaches what its kind is like
 -- Returns the final event's number. Repeatable: a closed log publishes its final event again.
 local leased = redis.call('ZREM', key('leases'), ARGV[3]) == 1
 local r = read(ARGV[3])
-local req, input, output, took = key('req:' .. r.id), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[9])
+local req, input, output, took_ms = key('req:' .. r.id), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[9])
 if r.closed then
   redis.call('PUBLISH', base .. 'events', r.seq .. ' ' .. r.id .. ' ' .. ARGV[4])
   return tonumber(r.seq)
 end
+
+-- Of the first answers the mean, then weighted 0.05: some twenty decide, so that one long answer does not.
+local function learn(bucket, name, value)
+  local n = math.min(20, (tonumber(bucket['n:' .. name]) or 0) + 1)
+  local mean = tonumber(bucket[name]) or value
+  redis.call('HSET', key('bucket'), name, precise(mean + (value - mean) / n), 'n:' .. name, n)
+end
+
 if r.member then
   leave(r)
   unqueue(r, false)
+  local bucket, levels, limits = load_bucket()
+  answered(bucket, r)
   if leased and input and output then
-    local bucket, levels, limits = load_bucket()
-    settle(levels, r, input, output)
-    correct(r, cost_of(limits, input, output) - r.cost)
-    learn(bucket, input, output, took)
+    settle(bucket, levels, r, input, output)
+    correct(r, cost_of(bucket, limits, input, output, took_ms) - r.cost)
+  end
+  save(bucket, levels)
+  if ARGV[10] == '1' and output then
+    succeeded(bucket)
+    learn(bucket, 'mean_output', output)
+    if r.kind then learn(bucket, 'mean_output:' .. r.kind, output) end
+    if took_ms then learn(bucket, 'mean_ms', took_ms) end
+    if r.mark and tonumber(r.input) > 0 then learn(bucket, 'input_ratio', math.min(5, math.max(0.2, input / r.input))) end
   end
 else
   redis.call('HSET', req, 'seq', ARGV[8])
 end
 redis.call('HSET', req, 'closed', 1)
-redis.call('HDEL', req, 'open', 'member', 'tag', 'cost', 'input', 'output', 'rank', 'turns')
+redis.call('HDEL', req, 'open', 'member', 'tag', 'cost', 'input', 'output', 'rank', 'kind', 'max', 'mark', 'asked')
 local seq = record(r.id, ARGV[4])
 redis.call('PEXPIRE', req, ARGV[5])
 redis.call('PEXPIRE', key('log:' .. r.id), ARGV[5])

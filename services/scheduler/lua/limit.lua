@@ -1,9 +1,9 @@
--- Sets fields of the pool's bucket: plan, override and header limits, pauses, and what a further turn took.
+-- Sets fields of the pool's bucket, pauses, and takes what an answer uses beyond what its dispatch took.
 -- KEYS[1], ARGV[1..2]  see pool.lua
 -- ARGV[3]  'set': ARGV[4..] field and value pairs ('' deletes the field)
 --          'pause': ARGV[4] for how many ms from now, ARGV[5] why; a later end already set is kept; 0 ends the pause
---          'spend': ARGV[4] input tokens, ARGV[5] output tokens, taken with one request, into debt if need be, for
---          the request ARGV[6], whose end settles it
+--          'turn': the request ARGV[4] makes another call
+--          'grow': the answer to the request ARGV[4] has used ARGV[5] output tokens so far, more than it took
 -- Returns 1.
 free_first()
 if ARGV[3] == 'set' then
@@ -13,23 +13,24 @@ if ARGV[3] == 'set' then
   end
 elseif ARGV[3] == 'pause' then
   -- Counted from this server's now: the callers' clocks may differ.
-  local length_ms = tonumber(ARGV[4])
-  if length_ms == 0 then
-    redis.call('HDEL', key('bucket'), 'paused_until', 'paused_why')
-  else
-    redis.call('HINCRBY', key('bucket'), 'pauses', 1)
-    if now + length_ms > (tonumber(redis.call('HGET', key('bucket'), 'paused_until')) or 0) then
-      redis.call('HSET', key('bucket'), 'paused_until', now + length_ms, 'paused_why', ARGV[5])
-    end
-  end
+  if ARGV[4] == '0' then redis.call('HDEL', key('bucket'), 'paused_until', 'paused_why', 'breaker_ms')
+  else pause_for(load_bucket(), tonumber(ARGV[4]), ARGV[5]) end
 else
-  local _, levels = load_bucket()
-  local need = needs(tonumber(ARGV[4]), tonumber(ARGV[5]))
-  for dim, level in pairs(levels) do levels[dim] = level - need[dim] end
-  save_levels(levels)
-  if redis.call('HEXISTS', key('req:' .. ARGV[6]), 'open') == 1 then
-    redis.call('HINCRBY', key('req:' .. ARGV[6]), 'turns', 1)
+  local bucket, levels, limits = load_bucket()
+  local r = read(ARGV[4])
+  if not (r.open and r.mark) then return 1 end
+  if ARGV[3] == 'turn' then
+    take(bucket, levels, r, expected(bucket, r))
+  else
+    local mark = cjson.decode(r.mark)
+    settle(bucket, levels, r, mark.input, math.max(mark.output, tonumber(ARGV[5])))
+    mark.output = math.max(mark.output, tonumber(ARGV[5]))
+    -- Its user pays as it grows, not only when it ends: a long answer in flight must not look like a short one.
+    local cost = math.max(r.cost, cost_of(bucket, limits, mark.input, mark.output, 0))
+    correct(r, cost - r.cost)
+    redis.call('HSET', key('req:' .. r.id), 'mark', cjson.encode(mark), 'cost', precise(cost))
   end
+  save(bucket, levels)
 end
 redis.call('PUBLISH', base .. 'wake', 1)
 return 1

@@ -1,6 +1,7 @@
 -- Into the line and out of it; follows service.lua in every script. It has no KEYS or ARGV of its own.
 -- A request r is a table of its hash's fields and its id. It is in its tier's line, backing off, leased, or gone.
-local FIELDS = {'tier', 'user', 'member', 'cost', 'tag', 'rank', 'input', 'output', 'attempt', 'closed', 'open', 'seq', 'turns'}
+local FIELDS = {'tier', 'user', 'member', 'cost', 'tag', 'rank', 'input', 'output', 'kind', 'max', 'attempt', 'closed', 'open',
+  'seq', 'mark', 'asked', 'again', 'refusals', 'denied', 'passed'}
 local function read(id)
   local values, r = redis.call('HMGET', key('req:' .. id), unpack(FIELDS)), {id = id}
   for i, name in ipairs(FIELDS) do r[name] = values[i] or nil end
@@ -59,14 +60,4 @@ local function unqueue(r, served)
   if redis.call('ZREM', own(r), r.id) == 0 then return end
   add(account(r), 'waiting', -tonumber(r.cost))
   if served then list_user(r) else add(account(r), 'F', -tonumber(r.cost)) retag(r) end
-end
-
--- What answers are like, for the next estimates. Weight 0.1: the last ten or so decide.
-local function learn(bucket, input, output, took)
-  local function blend(name, value)
-    redis.call('HSET', key('bucket'), name, precise(0.9 * (tonumber(bucket[name]) or value) + 0.1 * value))
-  end
-  blend('mean_output', output)
-  if took then blend('mean_ms', took) end
-  redis.call('HSET', key('bucket'), 'largest', precise(math.max(0.99 * (tonumber(bucket.largest) or 0), input + output)))
 end

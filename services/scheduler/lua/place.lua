@@ -1,31 +1,31 @@
 -- Puts accepted requests in line, each among its user's own by priority, then acceptance. Repeatable: one that is in
 -- line, backing off, leased or ended already is left alone. May be refused at maxmemory (the sweep repeats it).
 -- KEYS[1], ARGV[1..2]  see pool.lua
--- ARGV[3..]  nine for each request: id, tier, share, user, estimated input tokens, estimated output
---            tokens, attempts begun so far, not_before in ms (0: at once), priority (-10 to 10, higher first)
+-- ARGV[3..]  eleven for each request: id, tier, share, user, estimated input tokens, estimated output tokens, kind, most
+--            output tokens, attempts begun so far, not_before in ms (0: at once), priority (-10 to 10, higher first)
 -- ARGV's last  the number below every event number of this epoch
 -- Returns the number of requests placed.
-local _, _, limits = load_bucket()
+local bucket, _, limits = load_bucket()
 local placed, floor = 0, ARGV[#ARGV]
-for i = 3, #ARGV - 1, 9 do
+for i = 3, #ARGV - 1, 11 do
   local r = read(ARGV[i])
   if not r.closed and not (r.member and held(r)) then
     -- One that SQL says is queued and that is known and nowhere: begin anew.
     if r.member then unqueue(r, false) end
-    local input, output = tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
     local sequence = redis.call('HINCRBY', meta, 'sequence', 1)
-    r.tier, r.user, r.cost = ARGV[i + 1], ARGV[i + 3], precise(cost_of(limits, input, output))
+    r.tier, r.user, r.input, r.output, r.kind, r.max = ARGV[i + 1], ARGV[i + 3], unpack(ARGV, i + 4, i + 7)
+    r.cost = precise(cost_of(bucket, limits, expected(bucket, r)))
     -- A sequence number first, so that equal tags keep the order of arrival.
     r.member = string.format('%012d', sequence) .. r.id
-    r.rank = precise(sequence - tonumber(ARGV[i + 8]) * 1e12)
+    r.rank = precise(sequence - tonumber(ARGV[i + 10]) * 1e12)
     redis.call('HSET', key('req:' .. r.id), 'tier', r.tier, 'user', r.user, 'member', r.member, 'cost', r.cost,
-      'rank', r.rank, 'input', input, 'output', output)
+      'rank', r.rank, 'input', r.input, 'output', r.output, 'kind', r.kind, 'max', r.max)
     -- Never lowered: the caller's row may be older than what was seen here.
-    redis.call('HSET', key('req:' .. r.id), 'attempt', math.max(tonumber(r.attempt) or 0, tonumber(ARGV[i + 6])))
+    redis.call('HSET', key('req:' .. r.id), 'attempt', math.max(tonumber(r.attempt) or 0, tonumber(ARGV[i + 8])))
     redis.call('HSETNX', key('req:' .. r.id), 'seq', floor)
     redis.call('HSET', meta, 'share:' .. r.tier, ARGV[i + 2])
     redis.call('SADD', key('tiers'), r.tier)
-    queue(r, tonumber(ARGV[i + 7]), true)
+    queue(r, tonumber(ARGV[i + 9]), true)
     placed = placed + 1
   end
 end

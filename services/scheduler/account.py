@@ -1,0 +1,85 @@
+"""Whose fault it is when the provider refuses the account: the pool's own smallest call tells."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Protocol
+
+from services.scheduler.generators import AttemptFailed
+from services.scheduler.life import LineUnavailable
+from services.scheduler.outcomes import Trouble
+
+log = logging.getLogger(__name__)
+
+PROBE_EVERY_MS = 60_000
+REST_MS = PROBE_EVERY_MS + 15_000
+"""How long the pool rests after each probe: past the next one, but not for ever should this process be gone."""
+
+
+class Line(Protocol):
+    """What this needs of the order."""
+
+    async def pause(self, pool: str, length_ms: int, reason: str) -> None: ...
+
+
+class Workers(Protocol):
+    """Whoever can ask the provider for a token."""
+
+    async def probe(self, model: str) -> None:
+        """Returns once the provider answered; raises `AttemptFailed`."""
+        ...
+
+
+class Account:
+    """Stops a pool whose account is refused, and asks every minute whether it still is."""
+
+    def __init__(self, line: Line, workers: Workers, *, probe_every_ms: int = PROBE_EVERY_MS) -> None:
+        self._line = line
+        self._workers = workers
+        self._probe_every_ms = probe_every_ms
+        self._asking: dict[str, asyncio.Task[bool]] = {}
+        self._stopped: dict[str, str] = {}
+        self._some = asyncio.Event()
+
+    async def works(self, pool: str, model: str) -> bool:
+        """Whether the provider serves the account; those who ask together share one probe."""
+        if pool not in self._asking:
+            self._asking[pool] = asyncio.create_task(self._ask(pool, model))
+            self._asking[pool].add_done_callback(lambda _: self._asking.pop(pool, None))
+        return await asyncio.shield(self._asking[pool])
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Asks again for the pools that stand still, until told to stop."""
+        while not stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), self._probe_every_ms / 1000)
+            for pool, model in list(self._stopped.items()):
+                if not stopping.is_set():
+                    await self.works(pool, model)
+
+    async def _ask(self, pool: str, model: str) -> bool:
+        # Nothing more may go and be refused while the question is open.
+        await self._pause(pool, REST_MS)
+        try:
+            await self._workers.probe(model)
+        except AttemptFailed as failed:
+            if failed.failure.trouble is Trouble.ACCOUNT:
+                if pool not in self._stopped:
+                    log.error("ALERT: the provider refuses the account: pool %s stops; requests stay queued", pool)
+                self._stopped[pool] = model
+                return False
+            # Not an answer about the account: the pool goes on, and the next refusal asks again.
+            log.warning("the account of pool %s could not be asked about: %s", pool, failed.failure.trouble.value)
+            self._stopped.pop(pool, None)
+            await self._pause(pool, 0)
+            return False
+        if self._stopped.pop(pool, None):
+            log.warning("the provider serves the account again: pool %s goes on", pool)
+        await self._pause(pool, 0)
+        return True
+
+    async def _pause(self, pool: str, length_ms: int) -> None:
+        with suppress(LineUnavailable):
+            await self._line.pause(pool, length_ms, "provider_account")
