@@ -20,7 +20,7 @@ from services.scheduler import line as line_module
 from services.scheduler.attempts import Attempts
 from services.scheduler.feed import Feed
 from services.scheduler.life import LineUnavailable, Request, State
-from services.scheduler.line import Identity, ValkeyLine, base_key
+from services.scheduler.line import Answered, Identity, ValkeyLine, base_key
 from services.scheduler.outbox import Outbox
 from services.scheduler.rebuild import Rebuilder
 from services.scheduler.store import SqlRequests
@@ -102,24 +102,26 @@ async def test_an_answer_is_kept_though_its_last_words_could_not_be_shown(
     assert (ended.state, ended.result, ended.attempts) == (pb.STATE_COMPLETED, SOURCE, 1)
 
 
-async def test_what_a_cancelled_attempt_used_is_charged_while_it_pauses_the_pool(
+async def test_what_a_cancelled_attempt_used_is_charged_while_it_rests_the_pool(
     scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pausing, door = asyncio.Event(), asyncio.Event()
+    resting, door = asyncio.Event(), asyncio.Event()
 
-    async def pause(*_: object) -> None:
-        pausing.set()
-        await door.wait()
+    async def answer(*arguments: object) -> Answered:
+        if arguments[4] == "refused":
+            resting.set()
+            await door.wait()
+        return Answered(0, 0, False, {})
 
     async def steps(_: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
         yield started()
         yield used()
         raise upstream("RATE_LIMITED", retry_after_ms=1000)
 
-    monkeypatch.setattr(ValkeyLine, "pause", pause)
+    monkeypatch.setattr(ValkeyLine, "answer", answer)
     scheduler.generator.steps = steps
     request_id = await scheduler.submit()
-    await within(pausing.wait(), "a pause")
+    await within(resting.wait(), "a rest")
     async with scheduler.watch(request_id) as following:
         await scheduler.stub.Cancel(pb.CancelRequest(request_id=request_id, user_id="ada"))
         while not (await following()).HasField("ended"):
@@ -492,7 +494,7 @@ class Beginning:
 async def test_what_begins_while_the_process_stops_goes_back_in_line() -> None:
     stores: Any = Beginning()
     attempts = Attempts(
-        stores, stores, stores, PriceList({}), clock=VirtualClock(), random_fraction=lambda: 0.5, timeout_ms=1,
+        stores, stores, stores, stores, PriceList({}), clock=VirtualClock(), random_fraction=lambda: 0.5, timeout_ms=1,
         on_settlement=lambda: None,
     )  # fmt: skip
     attempts.begin("req_1", 0)

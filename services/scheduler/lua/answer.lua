@@ -11,14 +11,15 @@ local bucket, levels, limits, capacity = load_bucket()
 local news, broken = {}, 0
 if r.open ~= ARGV[4] then return {0, 0, 0} end
 
--- The true level lies between two ends: what is sent and not answered may be counted in what is left, or not yet; what
--- was sent and refilled since this call was sent likewise. Only a level outside moves, to the nearer end. (Subtracting
--- all that is in flight starved the pool to 16% of its limit, ignoring it gave 49% 429s.) Output is counted as it is
--- made, long after its call was answered, so where it counts a level is only lowered, when nearly all is gone.
+-- The true level lies between two ends. What was sent since this call, and what was sent before it and not answered
+-- by then, may be counted in what is left, or not yet; so may what was refilled since. Only a level outside moves, to
+-- the nearer end. (Subtracting all that is in flight starved the pool to 16% of its limit, ignoring it gave 49% 429s;
+-- subtracting only what is unanswered now took answers that overtook each other twice: 4.6%.) Output is counted as it
+-- is made, long after its call was answered, so where it counts a level is only lowered, when nearly all is gone.
 local function correct_level(mark, dim, limit, left)
   local rounding = dim == 'requests' and 1 or 500
-  local since = math.max(0, now - mark.at) * limit / 60000 - (bucket['sent:' .. dim] - mark[dim])
-  local high, low = left + rounding + math.max(0, since), left - bucket['unanswered:' .. dim] - rounding
+  local since, refilled = bucket['sent:' .. dim] - mark[dim], math.max(0, now - mark.at) * limit / 60000
+  local high, low = left + rounding + math.max(0, refilled - since), left - rounding - since - mark['open:' .. dim]
   if dim ~= 'output_tokens' and dim ~= 'tokens' then
     levels[dim] = math.max(math.min(levels[dim], high), math.min(low, capacity[dim]))
   elseif left < limit / 10 then
@@ -45,6 +46,10 @@ for dim, pair in pairs(mark and named or {}) do if levels[dim] then correct_leve
 if mark then save(bucket, levels) end
 
 if ARGV[5] == 'begun' then
+  if mark and named.input_tokens then
+    mark.told = true
+    redis.call('HSET', key('req:' .. r.id), 'mark', cjson.encode(mark))
+  end
   revived(bucket)
   redis.call('HINCRBY', key('bucket'), 'passed', 1)
   if r.again then

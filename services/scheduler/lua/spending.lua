@@ -8,11 +8,12 @@ local function expected(bucket, r)
 end
 
 -- Takes what a call will probably use, into debt if need be. Noted at the request: when it was sent, what it took
--- in all, and what had been sent by then; `asked` is what it took for a call that is not answered yet.
+-- in all, what had been sent by then and what of that was not answered; `asked` is what it took for this call.
 local function take(bucket, levels, r, input, output)
   local need, mark = needs(input, output), r.mark and cjson.decode(r.mark) or {input = 0, output = 0}
   for dim, level in pairs(levels) do levels[dim] = level - need[dim] end
   for _, dim in ipairs(DIMENSIONS) do
+    mark['open:' .. dim] = tonumber(bucket['unanswered:' .. dim]) or 0
     count(bucket, 'sent:' .. dim, need[dim])
     count(bucket, 'unanswered:' .. dim, need[dim])
     mark[dim] = bucket['sent:' .. dim]
@@ -36,7 +37,10 @@ end
 local function settle(bucket, levels, r, input, output)
   local mark = r.mark and cjson.decode(r.mark) or {input = r.input, output = r.output}
   local more = needs(input - mark.input, output - mark.output)
-  for dim, level in pairs(levels) do if dim ~= 'requests' then levels[dim] = level - more[dim] end end
+  more.requests = 0
+  -- The headers of its answer told what was left once its input was counted.
+  if mark.told then more.input_tokens = 0 end
+  for dim, level in pairs(levels) do levels[dim] = level - more[dim] end
 end
 
 -- A request's share of the pool in provider-seconds: its need of the dimension it strains most.
