@@ -42,7 +42,11 @@ class Account:
         self._stopped: dict[str, str] = {}
 
     async def works(self, pool: str, model: str) -> bool:
-        """Whether the provider serves the account; those who ask together share one probe."""
+        """Whether the provider serves the account. Those who ask together share one probe; while the pool stands
+        still the answer is known."""
+        return pool not in self._stopped and await self._asked(pool, model)
+
+    async def _asked(self, pool: str, model: str) -> bool:
         if pool not in self._asking:
             self._asking[pool] = asyncio.create_task(self._ask(pool, model))
             self._asking[pool].add_done_callback(lambda _: self._asking.pop(pool, None))
@@ -55,7 +59,7 @@ class Account:
                 await asyncio.wait_for(stopping.wait(), self._probe_every_ms / 1000)
             for pool, model in list(self._stopped.items()):
                 if not stopping.is_set():
-                    await self.works(pool, model)
+                    await self._asked(pool, model)
 
     async def _ask(self, pool: str, model: str) -> bool:
         # Nothing more may go and be refused while the question is open.
