@@ -46,7 +46,7 @@ class Fault:
     probability: float = 1.0
     match: str = ""
     """Only requests whose text contains this."""
-    retry_after_s: int | None = None
+    retry_after_s: float | None = None
     after_tokens: int = 5
     tokens_per_second: float = 2.0
     """Of `slow`."""

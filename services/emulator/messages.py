@@ -82,7 +82,7 @@ async def serve(request: Request, world: World) -> Response:
 
 def refused(refusal: wire.Refused, request_id: str, headers: Mapping[str, str]) -> JSONResponse:
     """An error in the provider's form."""
-    retry = {"retry-after": str(refusal.retry_after_s)} if refusal.retry_after_s else {}
+    retry = {"retry-after": f"{refusal.retry_after_s:g}"} if refusal.retry_after_s else {}
     return JSONResponse(refusal.body(request_id), refusal.status, {"request-id": request_id, **headers, **retry})
 
 

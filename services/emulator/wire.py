@@ -20,7 +20,7 @@ MOST_BODY_BYTES = 32 * 1024 * 1024
 class Refused(Exception):
     """The request is answered with an error of the provider's."""
 
-    def __init__(self, status: int, error_type: str, message: str, code: str = "", retry_after_s: int = 0) -> None:
+    def __init__(self, status: int, error_type: str, message: str, code: str = "", retry_after_s: float = 0) -> None:
         super().__init__(message)
         self.status = status
         self.error_type = error_type

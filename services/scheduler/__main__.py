@@ -136,7 +136,7 @@ def build(
     to_quota = open_channel(settings.quota_address, tls=tls, safe_to_repeat=[SETTLE])
     outbox = Outbox(requests, QuotaOverGrpc(QuotaServiceStub(to_quota)), clock)
     generators = Generators(settings.generator_addresses, settings.generator_slots, tls, wake)
-    account = Account(line, generators)
+    account = Account(line, generators, probe_every_ms=settings.account_probe_ms)
     attempts = Attempts(
         requests, line, generators, account, rules.prices, clock=clock, random_fraction=random_fraction,
         timeout_ms=settings.attempt_timeout_ms, on_settlement=outbox.poke,

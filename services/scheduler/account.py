@@ -13,9 +13,8 @@ from services.scheduler.outcomes import Trouble
 
 log = logging.getLogger(__name__)
 
-PROBE_EVERY_MS = 60_000
-REST_MS = PROBE_EVERY_MS + 15_000
-"""How long the pool rests after each probe: past the next one, but not for ever should this process be gone."""
+PROBE_TAKES_MS = 15_000
+"""More than a probe may take: the pool rests past the next one, but not for ever should this process be gone."""
 
 
 class Line(Protocol):
@@ -35,16 +34,19 @@ class Workers(Protocol):
 class Account:
     """Stops a pool whose account is refused, and asks every minute whether it still is."""
 
-    def __init__(self, line: Line, workers: Workers, *, probe_every_ms: int = PROBE_EVERY_MS) -> None:
+    def __init__(self, line: Line, workers: Workers, *, probe_every_ms: int) -> None:
         self._line = line
         self._workers = workers
         self._probe_every_ms = probe_every_ms
         self._asking: dict[str, asyncio.Task[bool]] = {}
         self._stopped: dict[str, str] = {}
-        self._some = asyncio.Event()
 
     async def works(self, pool: str, model: str) -> bool:
-        """Whether the provider serves the account; those who ask together share one probe."""
+        """Whether the provider serves the account. Those who ask together share one probe; while the pool stands
+        still the answer is known."""
+        return pool not in self._stopped and await self._asked(pool, model)
+
+    async def _asked(self, pool: str, model: str) -> bool:
         if pool not in self._asking:
             self._asking[pool] = asyncio.create_task(self._ask(pool, model))
             self._asking[pool].add_done_callback(lambda _: self._asking.pop(pool, None))
@@ -57,11 +59,11 @@ class Account:
                 await asyncio.wait_for(stopping.wait(), self._probe_every_ms / 1000)
             for pool, model in list(self._stopped.items()):
                 if not stopping.is_set():
-                    await self.works(pool, model)
+                    await self._asked(pool, model)
 
     async def _ask(self, pool: str, model: str) -> bool:
         # Nothing more may go and be refused while the question is open.
-        await self._pause(pool, REST_MS)
+        await self._pause(pool, self._probe_every_ms + PROBE_TAKES_MS)
         try:
             await self._workers.probe(model)
         except AttemptFailed as failed:

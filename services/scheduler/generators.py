@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -130,7 +131,7 @@ class Generators:
 
     async def generate(self, request: Request, timeout_ms: int) -> AsyncIterator[Step]:
         """One attempt at a request, on the least loaded generator. Raises `AttemptFailed`."""
-        worker = self._pick()
+        worker = self._pick(self._slots)
         worker.running += 1
         call = GeneratorServiceStub(worker.channel).Generate(
             pb.GenerateRequest(
@@ -162,14 +163,15 @@ class Generators:
 
     async def probe(self, model: str) -> None:
         """Asks the provider for one token. Raises `AttemptFailed`."""
-        worker = self._pick()
+        # It takes no slot there: whether the pool must stop cannot wait until one is free.
+        worker = self._pick(math.inf)
         try:
             await GeneratorServiceStub(worker.channel).Probe(pb.ProbeRequest(model=model), timeout=PROBE_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise _failed(error, draining=worker.draining) from error
 
-    def _pick(self) -> _Worker:
-        ready = [w for w in self._workers.values() if w.ready and w.running < self._slots]
+    def _pick(self, slots: float) -> _Worker:
+        ready = [w for w in self._workers.values() if w.ready and w.running < slots]
         if not ready:
             raise AttemptFailed(Failure(Trouble.BUSY, "No worker is free."))
         return min(ready, key=lambda worker: worker.running)

@@ -32,7 +32,7 @@ ENDED = json.dumps({"type": "ended"})
 """The final event as logged; what it says is read from SQL, where the result is."""
 
 _LUA = Path(__file__).parent / "lua"
-_SHARED = ("pool", "limits", "spending", "service", "order", "failures")
+_SHARED = ("pool", "limits", "spending", "service", "order", "retries", "pauses", "failures")
 _SCRIPTS = (
     "place", "dispatch", "start", "answer", "append", "requeue", "finish", "renew", "retier", "adopt", "expired",
     "limit", "view",

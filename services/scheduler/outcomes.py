@@ -91,7 +91,9 @@ def decide(request: Request, failure: Failure, witness: Witness, now_ms: int, ra
     if trouble is Trouble.ACCOUNT:
         if witness.account_works:
             return End(State.FAILED, Code.PROVIDER_REJECTED, "The provider refuses this request. It does not count.")
-        return Retry(0, "The provider refuses this site's account at the moment.")
+        # The pool stands still, unless its own call was not answered either; then this must not be sent at once.
+        again_ms = now_ms + backoff_ms(request.attempt, random_fraction)
+        return Retry(again_ms, "The provider refuses this site's account at the moment.")
     if trouble is Trouble.LOST:
         if not failure.draining and request.losses + 1 >= MAX_LOSSES:
             error = "Three workers were lost while they worked on this. It does not count; try a smaller request."

@@ -37,6 +37,8 @@ class Settings:
     generator_slots: int = variable("HEADGATE_GENERATOR_SLOTS", integer(1, 10_000), default=64)
     """Attempts one generator runs at once, at most."""
     attempt_timeout_ms: int = variable("HEADGATE_ATTEMPT_TIMEOUT_MS", integer(1_000, 3_600_000), default=600_000)
+    account_probe_ms: int = variable("HEADGATE_ACCOUNT_PROBE_MS", integer(100, 3_600_000), default=60_000)
+    """How often a provider that refuses the account is asked whether it still does."""
     queue_length: int = variable("HEADGATE_QUEUE_LENGTH", integer(1, 10_000_000), default=100_000)
     """Requests one tier of a pool may have queued."""
     retention_days: int = variable("HEADGATE_RETENTION_DAYS", integer(1, 3_650), default=30)

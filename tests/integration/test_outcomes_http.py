@@ -50,26 +50,31 @@ async def test_nothing_goes_wrong(way: Way) -> None:
 
 
 @pytest.mark.parametrize("fault", ["429", "429_ramp"])
-async def test_a_429_pauses_the_pool_and_costs_the_request_nothing(way: Way, fault: str) -> None:
-    await way.emulator.fault(fault, retry_after=1)
-    first = await way.submit("first")
-    event = await way.until(first, "retrying")
-    assert event.retrying.delay.ToMilliseconds() == 1000
-    reason, length_ms = await way.pause()
-    assert reason == "provider_limit"
-    assert 0 < length_ms <= 1000
-    second = await way.submit("second")
-    row = way.row(first)
-    assert (row["state"], row["attempt"], row["failures"], row["not_before_ms"]) == ("queued", 1, 0, 0)
-    assert (await way.scheduler.get(first)).place.position == 1, "it kept its place"
-    for request_id, attempts in ((first, 2), (second, 1)):
-        ended = await way.end(request_id)
-        assert (ended.state, ended.attempts) == (pb.STATE_COMPLETED, attempts)
-    assert way.row(first)["failures"] == 0
-    calls = await way.calls()
-    assert statuses(calls) == [429, 200, 200]
-    assert calls[1]["time_ms"] - calls[0]["time_ms"] >= 1000, "nothing was sent while the pool paused"
-    assert calls[1]["prompt_hash"] == calls[0]["prompt_hash"], "it went first"
+async def test_a_429_pauses_the_pool_and_costs_the_request_nothing(
+    upstream: Upstream, tmp_path: Path, valkey: ValkeyServer, fault: str
+) -> None:
+    await upstream.reset()
+    await upstream.emulator.fault(fault, retry_after=1)
+    # One at a time, so that the order is seen upstream.
+    async with running_way(upstream, tmp_path, valkey.url, provider_concurrency=1) as way:
+        first = await way.submit("first")
+        event = await way.until(first, "retrying")
+        assert event.retrying.delay.ToMilliseconds() == 1000
+        reason, length_ms = await way.pause()
+        assert reason == "provider_limit"
+        assert 0 < length_ms <= 1000
+        second = await way.submit("second")
+        row = way.row(first)
+        assert (row["state"], row["attempt"], row["failures"], row["not_before_ms"]) == ("queued", 1, 0, 0)
+        assert (await way.scheduler.get(first)).place.position == 1, "it kept its place"
+        for request_id, attempts in ((first, 2), (second, 1)):
+            ended = await way.end(request_id)
+            assert (ended.state, ended.attempts) == (pb.STATE_COMPLETED, attempts)
+        assert way.row(first)["failures"] == 0
+        calls = await way.calls()
+        assert statuses(calls) == [429, 200, 200]
+        assert calls[1]["time_ms"] - calls[0]["time_ms"] >= 1000, "nothing was sent while the pool paused"
+        assert calls[1]["prompt_hash"] == calls[0]["prompt_hash"], "it went first"
 
 
 @pytest.mark.parametrize("fault", ["529", "500", "502", "503", "504", "408", "mute"])

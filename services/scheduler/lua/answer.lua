@@ -20,6 +20,8 @@ local function correct_level(mark, dim, limit, left)
   local rounding = dim == 'requests' and 1 or 500
   local since, refilled = bucket['sent:' .. dim] - mark[dim], math.max(0, now - mark.at) * limit / 60000
   local high, low = left + rounding + math.max(0, refilled - since), left - rounding - since - mark['open:' .. dim]
+  -- After a ramp limit the provider has room and yet wants less.
+  if bucket.part < 1 and bucket.ramp == '1' then low = -math.huge end
   if dim ~= 'output_tokens' and dim ~= 'tokens' then
     levels[dim] = math.max(math.min(levels[dim], high), math.min(low, capacity[dim]))
   elseif left < limit / 10 then
@@ -52,10 +54,7 @@ if ARGV[5] == 'begun' then
   end
   revived(bucket)
   redis.call('HINCRBY', key('bucket'), 'passed', 1)
-  if r.again then
-    earn_retries(bucket, limits, 2)
-    redis.call('HDEL', key('req:' .. r.id), 'again')
-  end
+  if not bucket.breaks_off then repay(bucket, limits, r) end
 elseif ARGV[5] == 'failed' then
   broken = failed(bucket, r) and 1 or 0
 elseif ARGV[5] ~= 'other' then

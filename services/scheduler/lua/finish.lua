@@ -32,6 +32,7 @@ if r.member then
   save(bucket, levels)
   if ARGV[10] == '1' and output then
     succeeded(bucket)
+    repay(bucket, limits, r)
     learn(bucket, 'mean_output', output)
     if r.kind then learn(bucket, 'mean_output:' .. r.kind, output) end
     if took_ms then learn(bucket, 'mean_ms', took_ms) end
@@ -41,7 +42,7 @@ else
   redis.call('HSET', req, 'seq', ARGV[8])
 end
 redis.call('HSET', req, 'closed', 1)
-redis.call('HDEL', req, 'open', 'member', 'tag', 'cost', 'input', 'output', 'rank', 'kind', 'max', 'mark', 'asked')
+redis.call('HDEL', req, 'open', 'member', 'tag', 'cost', 'input', 'output', 'rank', 'kind', 'max', 'mark', 'asked', 'again')
 local seq = record(r.id, ARGV[4])
 redis.call('PEXPIRE', req, ARGV[5])
 redis.call('PEXPIRE', key('log:' .. r.id), ARGV[5])

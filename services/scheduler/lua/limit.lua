@@ -1,7 +1,7 @@
 -- Sets fields of the pool's bucket, pauses, and takes what an answer uses beyond what its dispatch took.
 -- KEYS[1], ARGV[1..2]  see pool.lua
 -- ARGV[3]  'set': ARGV[4..] field and value pairs ('' deletes the field)
---          'pause': ARGV[4] for how many ms from now, ARGV[5] why; a later end already set is kept; 0 ends the pause
+--          'pause': ARGV[4] for how many ms from now, ARGV[5] why; a later end already set is kept; 0 ends it
 --          'turn': the request ARGV[4] makes another call
 --          'grow': the answer to the request ARGV[4] has used ARGV[5] output tokens so far, more than it took
 -- Returns 1.
@@ -13,7 +13,7 @@ if ARGV[3] == 'set' then
   end
 elseif ARGV[3] == 'pause' then
   -- Counted from this server's now: the callers' clocks may differ.
-  if ARGV[4] == '0' then redis.call('HDEL', key('bucket'), 'paused_until', 'paused_why', 'breaker_ms')
+  if ARGV[4] == '0' then end_pause(load_bucket(), ARGV[5])
   else pause_for(load_bucket(), tonumber(ARGV[4]), ARGV[5]) end
 else
   local bucket, levels, limits = load_bucket()
