@@ -120,9 +120,9 @@ class Attempts:
         """Attempts that were dispatched and do not use a worker yet."""
         return len(self._beginning) - sum(running.working for running in self._running.values())
 
-    def begin(self, request_id: str, attempts_so_far: int) -> None:
-        """Starts an attempt at a request that was just taken from the line."""
-        task = asyncio.create_task(self._run(request_id, attempts_so_far))
+    def begin(self, request_id: str, attempts_so_far: int, send_after_ms: int = 0) -> None:
+        """Starts an attempt at a request that was just taken from the line; it is sent no sooner than that."""
+        task = asyncio.create_task(self._run(request_id, attempts_so_far, self._clock.now_ms() + send_after_ms))
         self._beginning.add(task)
         task.add_done_callback(self._beginning.discard)
 
@@ -154,7 +154,7 @@ class Attempts:
             # What the database did not take in that time the sweep mends.
             task.cancel()
 
-    async def _run(self, request_id: str, attempts_so_far: int) -> None:
+    async def _run(self, request_id: str, attempts_so_far: int, send_at_ms: int) -> None:
         try:
             request = await self._stored(
                 lambda: self._requests.begin(request_id, attempts_so_far, self._clock.now_ms())
@@ -174,19 +174,20 @@ class Attempts:
                 f"process {request.pool}", context=telemetry.context_of(request.traceparent), kind=SpanKind.CONSUMER,
                 links=_links(request.traceparent), attributes=_attributes(request),
             ):  # fmt: skip
-                await self._attempt(request)
+                await self._attempt(request, send_at_ms)
         except Exception:
             # The lease runs out and the sweep puts the request back: nothing is lost, but somebody must see why.
             log.exception("attempt %d of %s broke", request.attempt, request.request_id)
         finally:
             del self._running[request_id]
 
-    async def _attempt(self, request: Request) -> None:
+    async def _attempt(self, request: Request, send_at_ms: int) -> None:
         course = Course(request, self._prices)
         try:
             with suppress(LineUnavailable):
                 event = {"type": "processing", "attempt": request.attempt}
                 await self._line.start(request.pool, request.request_id, request.attempt, event)
+            await self._clock.sleep(send_at_ms - self._clock.now_ms())
             drawn = await self._follow(course)
             end = End(State.COMPLETED, result=drawn.source, svg=drawn.svg, truncated=drawn.truncated)
             await self._end(course, end)

@@ -32,11 +32,12 @@ class Dispatcher:
         *,
         slots: Callable[[], int],
         free_slots: Callable[[], int],
-        begin: Callable[[str, int], None],
+        begin: Callable[[str, int, int], None],
         on_trouble: Callable[[], None],
     ) -> None:
         """`slots` is how many attempts all generators can run at once, for all replicas of this service together,
-        `free_slots` how many of them this one may begin now. `begin(id, attempts so far)` starts an attempt;
+        `free_slots` how many of them this one may begin now. `begin(id, attempts so far, ms until it is sent)` starts an
+        attempt;
         `on_trouble` hears that the line is away."""
         self._line = line
         self._pool = pool
@@ -69,5 +70,5 @@ class Dispatcher:
             self._on_trouble()
             return IDLE_MS
         for request_id, attempts_so_far in taken.request_ids:
-            self._begin(request_id, attempts_so_far)
+            self._begin(request_id, attempts_so_far, taken.send_after_ms)
         return IDLE_MS if taken.wait_ms < 0 else min(taken.wait_ms, IDLE_MS)

@@ -67,6 +67,8 @@ class Dispatched:
     """(id, attempts begun so far)."""
     wait_ms: int
     """When to ask again; -1: only after a wake-up."""
+    send_after_ms: int = 0
+    """How long after this each is to be sent."""
 
 
 Named = Mapping[str, tuple[int, int]]
@@ -143,8 +145,8 @@ class ValkeyLine:
     async def dispatch(self, pool: str, many: int, slots: int | None) -> Dispatched:
         """Takes what may go now, each with a lease; `slots` is how many all generators can run at once (None: any)."""
         answer = await self._run("dispatch", pool, many, LEASE_MS, 10**9 if slots is None else slots)
-        taken = tuple((answer[i], int(answer[i + 1])) for i in range(1, len(answer), 2))
-        return Dispatched(taken, int(answer[0]))
+        taken = tuple((answer[i], int(answer[i + 1])) for i in range(2, len(answer), 2))
+        return Dispatched(taken, int(answer[0]), int(answer[1]))
 
     async def start(self, pool: str, request_id: str, attempt: int, event: Mapping[str, Any]) -> int:
         """Opens the log for an attempt; 0 if it is not the newest."""
