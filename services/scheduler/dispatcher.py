@@ -36,9 +36,8 @@ class Dispatcher:
         on_trouble: Callable[[], None],
     ) -> None:
         """`slots` is how many attempts all generators can run at once, for all replicas of this service together,
-        `free_slots` how many of them this one may begin now. `begin(id, attempts so far, ms until it is sent)` starts an
-        attempt;
-        `on_trouble` hears that the line is away."""
+        `free_slots` how many of them this one may begin now. `begin(id, attempts so far, ms until it is sent)` starts
+        an attempt; `on_trouble` hears that the line is away."""
         self._line = line
         self._pool = pool
         self._slots = slots
