@@ -277,13 +277,13 @@ class Attempts:
         ended = await self._stored(
             lambda: self._requests.finish(request.request_id, request.attempt, end, turns, self._clock.now_ms())
         )
-        if ended is None:
+        if not ended:
             await self._charge(course)
             return
         self._on_settlement()
         with suppress(LineUnavailable, StoreUnavailable):
-            seq = await self._line.finish(ended, *course.used())
-            await self._requests.tell([(ended.request_id, seq)])
+            seq = await self._line.finish(ended[0], *course.used())
+            await self._requests.tell([(ended[0].request_id, seq)])
 
     async def _after_failure(self, course: Course, failure: Failure, limits: Named | None = None) -> None:
         request = course.request

@@ -1,0 +1,98 @@
+"""One answer for all who asked the same, in SQL: later ones find it, those that wait end with it.
+
+A row keeps its cache_key as long as others can have something of it: while it waits or runs, and afterwards if its own
+answer may be given again. So the index holds nothing else, and an erased answer is found by nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sqlalchemy import Connection, RowMapping, bindparam, select, update
+
+from services.scheduler import rows
+from services.scheduler import statements as sql
+from services.scheduler.life import End, Request, State
+from services.scheduler.sameness import shared
+from services.scheduler.tables import requests
+
+BATCH = 500
+"""Requests that end in one transaction at most: bounds how long it holds its locks."""
+_ANSWER = ("result", "svg", "has_svg", "truncated")
+
+_FRESH = (
+    select(*(requests.c[name] for name in _ANSWER))
+    .where(requests.c.state == State.COMPLETED.value, requests.c.ended_ms > bindparam("after_ms"))
+    # The release before this one erases an answer and leaves the key.
+    .where(requests.c.result != "")
+    .order_by(requests.c.ended_ms.desc())
+    .limit(1)
+)
+BY_KEY = _FRESH.where(requests.c.cache_key == bindparam("key"))
+_asking = requests.alias()
+BY_QUEUED = _FRESH.where(
+    requests.c.cache_key
+    == select(_asking.c.cache_key)
+    .where(_asking.c.request_id == bindparam("id"), _asking.c.state == "queued")
+    .where(_asking.c.attempt == bindparam("of_attempt"))
+    .scalar_subquery()
+)
+FORGET = update(requests).where(requests.c.acceptance == bindparam("row")).values(cache_key=None)
+
+
+GIVEN = (*_ANSWER, "cached", "ended_ms")
+"""Columns of a row that begins at its end."""
+
+
+def fresh(connection: Connection, key: str | None, fresh_ms: int) -> RowMapping | None:
+    """The newest answer to that key that ended after that."""
+    if key is None:
+        return None
+    return connection.execute(BY_KEY, {"key": key, "after_ms": fresh_ms}).mappings().first()
+
+
+def answered(request: Request, answer: RowMapping, now_ms: int) -> Request:
+    """A request that was just accepted, with the answer that an equal one got."""
+    return replace(request, **answer, state=State.COMPLETED, cached=True, ended_ms=now_ms, cache_key=None)
+
+
+def found(connection: Connection, request_id: str, attempts_so_far: int, fresh_ms: int, now_ms: int) -> Request | None:
+    """Completes a queued request by an answer that an equal one got since this was accepted.
+
+    That is rare: the two passed each other, or whoever shared the answer died after its first batch.
+    """
+    named = {"id": request_id, "of_attempt": attempts_so_far, "after_ms": fresh_ms}
+    answer = connection.execute(BY_QUEUED, named).mappings().first()
+    if answer is None:
+        return None
+    end = End(State.COMPLETED, result=answer["result"], svg=answer["svg"], truncated=answer["truncated"])
+    ended = _end(connection, requests.c.request_id == request_id, end, now_ms)
+    return ended[0] if ended else None
+
+
+def share(connection: Connection, request: Request, end: End, parked: Sequence[str], now_ms: int) -> list[Request]:
+    """Ends a batch of those that are queued and equal: all if the request completed, else of the parked ones."""
+    if request.cache_key is None or not shared(end):
+        return []
+    same = requests.c.cache_key == request.cache_key
+    if end.state is not State.COMPLETED:
+        same = same & requests.c.request_id.in_(parked)
+    return _end(connection, same, end, now_ms)
+
+
+def _end(connection: Connection, which: object, end: End, now_ms: int) -> list[Request]:
+    queued = requests.c.state == State.QUEUED.value
+    batch = select(requests.c.acceptance).where(which, queued).order_by(requests.c.acceptance).limit(BATCH)  # type: ignore[arg-type]
+    # What another transaction holds is just ending otherwise or being begun; in neither case may this one wait for it.
+    batch = batch.with_for_update(skip_locked=True)
+    completed = end.state is State.COMPLETED
+    statement = update(requests).where(requests.c.acceptance.in_(batch), queued).values(
+        state=end.state.value, code=end.code.value if end.code else None, error=end.error, result=end.result,
+        svg=end.svg, has_svg=bool(end.svg), truncated=end.truncated, cached=completed, counted=completed,
+        cache_key=None, ended_ms=now_ms,
+    )  # fmt: skip
+    ended = [rows.request(row) for row in connection.execute(statement.returning(*sql.LIGHT)).mappings()]
+    if ended:
+        connection.execute(sql.TELL_QUOTA, [rows.settlement(row, final=True, counted=completed) for row in ended])
+    return ended
