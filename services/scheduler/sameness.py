@@ -13,6 +13,8 @@ from services.templates import VERSION
 
 SHARED_FAILURES = frozenset({Code.PROVIDER_REJECTED, Code.REFUSED, Code.INVALID_DIAGRAM})
 """What an equal request would only be told again, for the same money."""
+BATCH = 500
+"""Equal requests that end in one transaction at most: bounds how long it holds its locks."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,6 @@ class Sameness:
 
     scope: str = "global"
     """Whose requests are compared: "global", "user" (each with their own), "off"."""
-    ttl_ms: int = 86_400_000
-    """How long an answer is given again."""
 
     def key(self, user_id: str, prompt: str, diagram_type: str, model: str, max_tokens: int) -> str | None:
         """What equal requests have in common; None: this one has no equals."""

@@ -14,11 +14,9 @@ from sqlalchemy import Connection, RowMapping, bindparam, select, update
 from services.scheduler import rows
 from services.scheduler import statements as sql
 from services.scheduler.life import End, Request, State
-from services.scheduler.sameness import shared
+from services.scheduler.sameness import BATCH, shared
 from services.scheduler.tables import requests
 
-BATCH = 500
-"""Requests that end in one transaction at most: bounds how long it holds its locks."""
 _ANSWER = ("result", "svg", "has_svg", "truncated")
 
 _FRESH = (

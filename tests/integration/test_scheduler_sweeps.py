@@ -354,4 +354,4 @@ async def test_an_attempt_that_a_rebuild_missed_gets_a_lease_and_a_log(
 async def test_every_sweep_is_repeated(stores: Stores) -> None:
     """A sweep that works and is never run mends nothing."""
     repeated = {sweep.__name__ for _, sweep in stores.sweeps.every}  # type: ignore[attr-defined]
-    assert repeated == {"renew", "expired_leases", "deadlines", "missing", "untold", "purge"}
+    assert repeated == {"renew", "expired_leases", "parked", "deadlines", "missing", "untold", "purge"}
