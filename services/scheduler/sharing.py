@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import Connection, RowMapping, bindparam, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, select, update
 
 from services.scheduler import rows
 from services.scheduler import statements as sql
@@ -18,6 +19,7 @@ from services.scheduler.sameness import BATCH, shared
 from services.scheduler.tables import requests
 
 _ANSWER = ("result", "svg", "has_svg", "truncated")
+_ENDING = (*_ANSWER, "state", "code", "error", "cached", "counted", "ended_ms")
 
 _FRESH = (
     select(*(requests.c[name] for name in _ANSWER))
@@ -36,6 +38,27 @@ BY_QUEUED = _FRESH.where(
     .where(_asking.c.attempt == bindparam("of_attempt"))
     .scalar_subquery()
 )
+
+
+def _ending(which: ColumnElement[bool]) -> Any:
+    queued = requests.c.state == "queued"
+    batch = select(requests.c.acceptance).where(which, queued).order_by(requests.c.acceptance).limit(BATCH)
+    # What another transaction holds is just ending otherwise or being begun: neither may be waited for. A CTE, because
+    # PostgreSQL runs a subquery that locks as often as it likes, and each run finds a batch of its own.
+    chosen = batch.with_for_update(skip_locked=True).cte("batch")
+    return (
+        update(requests)
+        .where(requests.c.acceptance.in_(select(chosen.c.acceptance)), queued)
+        .values({name: bindparam(f"new_{name}") for name in _ENDING})
+        .values(cache_key=None)
+        .returning(*sql.LIGHT)
+    )
+
+
+_equal = requests.c.cache_key == bindparam("key")
+END_EQUALS = _ending(_equal)
+END_PARKED = _ending(_equal & requests.c.request_id.in_(bindparam("parked", expanding=True)))
+END_ONE = _ending(requests.c.request_id == bindparam("id"))
 FORGET = update(requests).where(requests.c.acceptance == bindparam("row")).values(cache_key=None)
 
 
@@ -65,7 +88,7 @@ def found(connection: Connection, request_id: str, attempts_so_far: int, fresh_m
     if answer is None:
         return None
     end = End(State.COMPLETED, result=answer["result"], svg=answer["svg"], truncated=answer["truncated"])
-    ended = _end(connection, requests.c.request_id == request_id, end, now_ms)
+    ended = _end(connection, END_ONE, {"id": request_id}, end, now_ms)
     return ended[0] if ended else None
 
 
@@ -73,24 +96,21 @@ def share(connection: Connection, request: Request, end: End, parked: Sequence[s
     """Ends a batch of those that are queued and equal: all if the request completed, else of the parked ones."""
     if request.cache_key is None or not shared(end):
         return []
-    same = requests.c.cache_key == request.cache_key
-    if end.state is not State.COMPLETED:
-        same = same & requests.c.request_id.in_(parked)
-    return _end(connection, same, end, now_ms)
+    named: dict[str, Any] = {"key": request.cache_key}
+    if end.state is State.COMPLETED:
+        return _end(connection, END_EQUALS, named, end, now_ms)
+    return _end(connection, END_PARKED, named | {"parked": list(parked)}, end, now_ms)
 
 
-def _end(connection: Connection, which: object, end: End, now_ms: int) -> list[Request]:
-    queued = requests.c.state == State.QUEUED.value
-    batch = select(requests.c.acceptance).where(which, queued).order_by(requests.c.acceptance).limit(BATCH)  # type: ignore[arg-type]
-    # What another transaction holds is just ending otherwise or being begun; in neither case may this one wait for it.
-    batch = batch.with_for_update(skip_locked=True)
+def _end(connection: Connection, statement: Any, named: dict[str, Any], end: End, now_ms: int) -> list[Request]:
     completed = end.state is State.COMPLETED
-    statement = update(requests).where(requests.c.acceptance.in_(batch), queued).values(
-        state=end.state.value, code=end.code.value if end.code else None, error=end.error, result=end.result,
-        svg=end.svg, has_svg=bool(end.svg), truncated=end.truncated, cached=completed, counted=completed,
-        cache_key=None, ended_ms=now_ms,
-    )  # fmt: skip
-    ended = [rows.request(row) for row in connection.execute(statement.returning(*sql.LIGHT)).mappings()]
+    new = {
+        "state": end.state.value, "code": end.code.value if end.code else None, "error": end.error,
+        "result": end.result, "svg": end.svg, "has_svg": bool(end.svg), "truncated": end.truncated,
+        "cached": completed, "counted": completed, "ended_ms": now_ms,
+    }  # fmt: skip
+    found = connection.execute(statement, named | {f"new_{name}": value for name, value in new.items()}).mappings()
+    ended = [rows.request(row) for row in found]
     if ended:
         connection.execute(sql.TELL_QUOTA, [rows.settlement(row, final=True, counted=completed) for row in ended])
     return ended

@@ -289,13 +289,15 @@ def _expire(connection: Connection, now_ms: int, many: int) -> list[Request]:
         .order_by(requests.c.deadline_ms)
         .limit(many)
         .with_for_update(skip_locked=True)
+        # PostgreSQL runs a subquery that locks as often as it likes, and each run finds a batch of its own.
+        .cte("late")
     )
     values = {
         "state": State.EXPIRED.value, "code": Code.EXPIRED.value, "ended_ms": now_ms,
         "error": "This request waited as long as it was allowed to and was not served. It does not count.",
         "cache_key": None,
     }  # fmt: skip
-    guard = and_(requests.c.acceptance.in_(late), requests.c.state == State.QUEUED.value)
+    guard = and_(requests.c.acceptance.in_(select(late.c.acceptance)), requests.c.state == State.QUEUED.value)
     expired = connection.execute(update(requests).where(guard).values(values).returning(*sql.LIGHT)).mappings().all()
     return [_settle(connection, rows.request(row), ()) for row in expired]
 
