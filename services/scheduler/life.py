@@ -1,10 +1,18 @@
 """The life of a request: its states, what a transition may do, what the stores must offer.
 
-queued ──dispatch──> running(attempt n) ──> completed | failed
-  │  ^                  │  │
-  │  └──── retry ───────┘  └─ cancel ─> cancelled
-  ├─ cancel ──> cancelled
-  └─ deadline ─> expired
+[*]     --> queued: accepted
+[*]     --> completed: an equal request had completed
+queued  --> running: dispatch, attempt n
+queued  --> completed: an equal request completed
+queued  --> failed: parked behind an equal request that failed as this one would
+queued  --> cancelled: by its user
+queued  --> expired: past its deadline
+running --> queued: retry, to its old place
+running --> completed
+running --> failed
+running --> cancelled: by its user
+
+ARCHITECTURE.md draws it; a test compares both with BORN and TRANSITIONS.
 """
 
 from __future__ import annotations
@@ -42,6 +50,9 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.EXPIRED: frozenset(),
 }
 """Every transition there is; the SQL guards are these and nothing else."""
+
+BORN = frozenset({State.QUEUED, State.COMPLETED})
+"""How a request begins."""
 
 
 class Code(StrEnum):
