@@ -1,4 +1,9 @@
-"""Parking on a real Valkey, in virtual time: what waits for an equal request's end holds its place and nothing else."""
+"""Parking on a real Valkey, in virtual time: what waits for an equal request's end holds its place and nothing else.
+
+Broken on purpose, and red here: `ahead` without "never itself", `land` left out of finish.lua and of requeue.lua, `fly`
+out of dispatch.lua, what is parked left out of `held`, `leave` and view.lua, `park` without `list_user`, no bound on
+parking, a sweep that frees nothing.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +141,9 @@ async def test_a_parked_request_that_ends_holds_nothing(line: ValkeyLine, valkey
     rows = [equal(n) for n in range(4)]
     await line.place(POOL, rows)
     await drain_order(line, 9)
-    for row in rows[::-1]:
-        await line.finish(replace(row, attempt=1))
+    for row in rows[:0:-1]:
+        await line.finish(row)
+    assert valkey.client().zcard(BEHIND) == 0
+    await line.finish(replace(rows[0], attempt=1))
     names = [key.removeprefix(base_key(POOL)).split(":")[0] for key in valkey.client().keys("*")]
     assert not {"behind", "flights", "leases", "line", "own"} & set(names)

@@ -1,6 +1,8 @@
 """Equal requests share one upstream call, whatever becomes of the first of them: the whole scheduler, both databases.
 
-BROKEN
+Broken on purpose, and red here: the user left out of the key of scope `user`, the check of templates and the one of
+`truncated` left out of what is kept, parked ones not named when a failure ends, only one batch told, `fly` left out of
+adopt.lua.
 """
 
 from __future__ import annotations
@@ -127,6 +129,7 @@ async def test_a_hundred_equal_requests_cost_one_call(database_url: str, valkey:
         assert len(scheduler.generator.asked) == 1
         held = valkey.client().keys(f"{base_key(POOL)}*")
         assert not [key for key in held if "behind" in key or "flights" in key or "leases" in key]
+        assert valkey.client().hget(f"{base_key(POOL)}bucket", "today") == "1", "nothing was taken for a follower"
 
 
 @pytest.mark.parametrize("how", ["cancelled", "killed", "unavailable"])

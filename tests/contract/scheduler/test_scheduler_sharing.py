@@ -1,7 +1,8 @@
 """One answer for all who asked the same: what the store promises, on both databases.
 
 Broken on purpose, and red here: the guard on `queued` left out of `sharing._end` (what ran, and what was cancelled, was
-completed); an erased answer that keeps its key, with the check on its text; `ended_ms` not compared.
+completed), an erased answer that keeps its key, an empty one, `ended_ms` not compared, a copy that keeps its key,
+`begin` without its look for an answer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 
+from services import sql
 from services.scheduler.life import Code, End, Refused, Request, Retry, Standing, State, TierTerms
 from services.scheduler.sharing import BATCH
 from services.scheduler.store import SqlRequests
@@ -102,7 +104,6 @@ async def test_any_other_failure_is_its_own(store: SqlRequests, code: Code) -> N
 
 async def test_a_crowd_completes_a_batch_at_a_time(store: SqlRequests) -> None:
     first = await begun(store, 0)
-    # Of one user: each that is new locks its user's row.
     await asyncio.gather(*(accepted(store, n, cache_key="k", tier=TierTerms("e", 1, 8, 9_999)) for n in range(1, 701)))
     assert len(await store.finish("req_0", 1, DONE, [], NOW)) == 1 + BATCH
     assert len(await store.share(first, DONE, NOW)) == 700 - BATCH
@@ -110,13 +111,13 @@ async def test_a_crowd_completes_a_batch_at_a_time(store: SqlRequests) -> None:
     assert len({s.request_id for s in await store.settlements(999)}) == 701
 
 
-async def test_who_was_left_behind_is_answered_when_its_turn_comes(store: SqlRequests) -> None:
+async def test_who_was_left_behind_is_answered_when_its_turn_comes(store: SqlRequests, database: sql.Database) -> None:
     """Accepted while the first was just ending, or whoever shared died after the first batch."""
     await begun(store, 1)
     await store.finish("req_1", 1, DONE, [], NOW)
     await accepted(store, 2)
     await equal(store, 3)
-    later, first = SqlRequests(store._database, cache_ttl_ms=0), await store.get("req_3")
+    later, first = SqlRequests(database, cache_ttl_ms=0), await store.get("req_3")
     assert first is not None
     assert first.cached, "the ordinary way, for comparison"
     late, _ = await later.submit(submission(4, cache_key="k", user_id="u4"), NOW)
@@ -178,5 +179,6 @@ async def test_nothing_else_is_an_answer(store: SqlRequests, end: End | str) -> 
             await store.finish("req_1", 1, end if isinstance(end, End) else DONE, [], NOW)
         if isinstance(end, str):
             await store.cancel("req_1", "u1", erase=end == "erased", now_ms=NOW)
+    assert (await store.get("req_1")).cache_key is None or end == replace(DONE, result="")  # type: ignore[union-attr]
     assert (await equal(store, 2)).state is State.QUEUED
     assert (await store.begin("req_2", 0, NOW)).state is State.RUNNING  # type: ignore[union-attr]
