@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, select, update
 
 from services.scheduler import rows
 from services.scheduler import statements as sql
@@ -21,19 +21,12 @@ from services.scheduler.tables import requests
 _ANSWER = ("result", "svg", "has_svg", "truncated")
 _ENDING = (*_ANSWER, "state", "code", "error", "cached", "counted", "ended_ms")
 
-_FRESH = (
-    select(*(requests.c[name] for name in _ANSWER))
-    .where(requests.c.state == State.COMPLETED.value, requests.c.ended_ms > bindparam("after_ms"))
-    # The release before this one erases an answer and leaves the key.
-    .where(requests.c.result != "")
-    .order_by(requests.c.ended_ms.desc())
-    .limit(1)
+ANSWER = select(*(requests.c[name] for name in _ANSWER)).where(
+    requests.c.acceptance == bindparam("source"), requests.c.result != ""
 )
-BY_KEY = _FRESH.where(requests.c.cache_key == bindparam("key"))
-_asking = requests.alias()
-BY_QUEUED = _FRESH.where(
-    requests.c.cache_key
-    == select(_asking.c.cache_key)
+_asking = requests.alias("asking")
+SOURCE = sql.by_key(
+    select(_asking.c.cache_key)
     .where(_asking.c.request_id == bindparam("id"), _asking.c.state == "queued")
     .where(_asking.c.attempt == bindparam("of_attempt"))
     .scalar_subquery()
@@ -66,29 +59,25 @@ GIVEN = (*_ANSWER, "cached", "ended_ms")
 """Columns of a row that begins at its end."""
 
 
-def fresh(connection: Connection, key: str | None, fresh_ms: int) -> RowMapping | None:
-    """The newest answer to that key that ended after that."""
-    if key is None:
+def answered(connection: Connection, request: Request, source: int, now_ms: int) -> Request | None:
+    """A request that is just being accepted, with the answer of the row of that number; None if it was erased now."""
+    answer = connection.execute(ANSWER, {"source": source}).mappings().first()
+    if answer is None:
         return None
-    return connection.execute(BY_KEY, {"key": key, "after_ms": fresh_ms}).mappings().first()
-
-
-def answered(request: Request, answer: RowMapping, now_ms: int) -> Request:
-    """A request that was just accepted, with the answer that an equal one got."""
     return replace(request, **answer, state=State.COMPLETED, cached=True, ended_ms=now_ms, cache_key=None)
 
 
-def found(connection: Connection, request_id: str, attempts_so_far: int, fresh_ms: int, now_ms: int) -> Request | None:
-    """Completes a queued request by an answer that an equal one got since this was accepted.
+def found(connection: Connection, named: dict[str, Any]) -> Request | None:
+    """Completes a queued request that was to begin, by an answer that an equal one got since this was accepted.
 
     That is rare: the two passed each other, or whoever shared the answer died after its first batch.
     """
-    named = {"id": request_id, "of_attempt": attempts_so_far, "after_ms": fresh_ms}
-    answer = connection.execute(BY_QUEUED, named).mappings().first()
+    source = connection.execute(SOURCE, named).scalar()
+    answer = connection.execute(ANSWER, {"source": source}).mappings().first() if source else None
     if answer is None:
         return None
     end = End(State.COMPLETED, result=answer["result"], svg=answer["svg"], truncated=answer["truncated"])
-    ended = _end(connection, END_ONE, {"id": request_id}, end, now_ms)
+    ended = _end(connection, END_ONE, {"id": named["id"]}, end, named["now_ms"])
     return ended[0] if ended else None
 
 

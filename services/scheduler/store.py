@@ -171,16 +171,16 @@ def _submit(
 ) -> tuple[Request, bool]:
     terms = _terms(connection, s.user_id, s.tier)
     _lock_ids(connection, [s.request_id])
-    named = {"id": s.request_id, "user": s.user_id}
-    exists, buried_generation, count = connection.execute(sql.STANDING, named).one()
+    named = {"id": s.request_id, "user": s.user_id, "key": s.cache_key, "fresh_ms": fresh_ms}
+    exists, buried_generation, count, source = connection.execute(sql.STANDING, named).one()
     if exists:
         return _existing(connection, s), True
     if buried_generation is not None and s.generation <= buried_generation:
         raise Refused("RESERVATION_STALE", "This reservation was given back. Send the request again.")
     request = accepted(s, terms, now_ms)
-    if answer := sharing.fresh(connection, s.cache_key, fresh_ms):
-        # It takes no room and no turn, so that there is none refuses it not.
-        return _insert(connection, s, sharing.answered(request, answer, now_ms)), False
+    if source and (ended := sharing.answered(connection, request, source, now_ms)):
+        # It takes no room and no turn: that there is none is no reason to refuse it.
+        return _insert(connection, s, ended), False
     if full:
         raise full
     if count >= terms.outstanding:
@@ -209,9 +209,8 @@ def _existing(connection: Connection, s: Submission) -> Request:
 
 
 def _begin(connection: Connection, request_id: str, attempts_so_far: int, now_ms: int, fresh_ms: int) -> Request | None:
-    if ended := sharing.found(connection, request_id, attempts_so_far, fresh_ms, now_ms):
-        return ended
-    return rows.changed(connection, sql.BEGIN, {"id": request_id, "of_attempt": attempts_so_far, "now_ms": now_ms})
+    named = {"id": request_id, "of_attempt": attempts_so_far, "now_ms": now_ms, "fresh_ms": fresh_ms}
+    return rows.changed(connection, sql.BEGIN, named) or sharing.found(connection, named)
 
 
 def _finish(
