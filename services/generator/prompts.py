@@ -6,8 +6,6 @@ from pathlib import Path
 
 from services.generator.source import KINDS
 
-VERSION = 1
-"""Rises with every change of a template: answers to other words must not be taken for answers to these."""
 FOLDER = Path(__file__).parent / "prompts"
 
 

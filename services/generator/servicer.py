@@ -19,6 +19,7 @@ from services.generator.pulse import with_heartbeats
 from services.generator.source import KINDS
 from services.rpc.interceptors import remaining_s
 from services.rpc.status import Refusal
+from services.templates import VERSION
 
 SERVICE = "headgate.generator.v1.GeneratorService"
 DOMAIN = "generator.headgate"
@@ -148,8 +149,11 @@ def _message_of(step: Step) -> pb.GenerateResponse:
         return pb.GenerateResponse(started=started)
     if isinstance(step, Usage):
         return pb.GenerateResponse(usage=pb.Usage(**vars(step)))
-    result = pb.Result(source=step.source, svg=step.svg, truncated=step.truncated, diagram_type=step.kind)
-    return pb.GenerateResponse(result=result)
+    return pb.GenerateResponse(
+        result=pb.Result(
+            source=step.source, svg=step.svg, truncated=step.truncated, diagram_type=step.kind, template_version=VERSION
+        )
+    )
 
 
 def _limits_of(limits: Iterable[Limit]) -> list[pb.ProviderLimit]:

@@ -32,6 +32,7 @@ from services.scheduler.line import Identity, ValkeyLine
 from services.scheduler.outbox import Outbox
 from services.scheduler.providers import LIMITS, PlanError, Provider, read_provider
 from services.scheduler.rebuild import Rebuilder, SqlIdentity
+from services.scheduler.sameness import Sameness
 from services.scheduler.servicer import SERVICE, QuotaOverGrpc, SchedulerServicer, refusal_for
 from services.scheduler.settings import MigrateSettings, Settings
 from services.scheduler.store import SqlRequests
@@ -76,7 +77,7 @@ def read_rules(settings: Settings) -> Rules:
     model = settings.model or str(yaml.safe_load((config_dir() / "prices.yaml").read_text())["default_model"])
     if provider.pool_of(model) is None or model not in prices.models:
         raise process.StartError(f"HEADGATE_MODEL is wrong: '{model}' has no pool or no price in config/.")
-    return Rules(provider, prices, model, settings.queue_length)
+    return Rules(provider, prices, model, settings.queue_length, Sameness(settings.cache_scope))
 
 
 @dataclass
@@ -124,7 +125,7 @@ def build(
 ) -> Parts:
     """Makes everything and passes it on; nothing runs yet."""
     tls, pools, overrides = _tls(settings), list(rules.provider.pools), settings.overrides
-    requests, identity = SqlRequests(database), Identity()
+    requests, identity = SqlRequests(database, cache_ttl_ms=settings.cache_ttl_ms), Identity()
     client = line_module.connect(settings.redis_url, identity)
     line = ValkeyLine(client, identity)
     dispatchers: dict[str, Dispatcher] = {}

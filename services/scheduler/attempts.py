@@ -16,6 +16,7 @@ from services.clock import Clock
 from services.pricing import PriceList
 from services.scheduler.account import Account
 from services.scheduler.course import Course, merged
+from services.scheduler.equals import Equals
 from services.scheduler.generators import AttemptFailed, Delta, Drawn, Started, Step, Used
 from services.scheduler.life import End, LineUnavailable, Request, Requests, Retry, State, Turn
 from services.scheduler.line import Answered, Named
@@ -62,6 +63,7 @@ class Line(Protocol):
     async def finish(
         self, request: Request, input_tokens: int | None = None, output_tokens: int | None = None
     ) -> int: ...
+    async def parked(self, pool: str, request_id: str) -> list[str]: ...
     async def take_turn(self, pool: str, request_id: str) -> None: ...
     async def grow(self, pool: str, request_id: str, output_tokens: int) -> None: ...
 
@@ -103,6 +105,7 @@ class Attempts:
         on_settlement: Callable[[], None],
     ) -> None:
         self._requests = requests
+        self._equals = Equals(requests, line, clock)
         self._line = line
         self._workers = workers
         self._account = account
@@ -164,6 +167,11 @@ class Attempts:
             return
         if request is None:
             return
+        if request.state.ended:
+            # An equal one completed since it was taken from the line; nothing is sent, nothing was used.
+            self._on_settlement()
+            await self._equals.tell([request], End(request.state), (0, 0))
+            return
         task = asyncio.current_task()
         assert task is not None
         self._running[request_id] = _Running(request, task)
@@ -189,7 +197,7 @@ class Attempts:
                 await self._line.start(request.pool, request.request_id, request.attempt, event)
             await self._clock.sleep(send_at_ms - self._clock.now_ms())
             drawn = await self._follow(course)
-            end = End(State.COMPLETED, result=drawn.source, svg=drawn.svg, truncated=drawn.truncated)
+            end = End(State.COMPLETED, None, "", drawn.source, drawn.svg, drawn.truncated, drawn.reusable)
             await self._end(course, end)
         except AttemptFailed as failed:
             self._write_end(request)
@@ -275,16 +283,15 @@ class Attempts:
     async def _end(self, course: Course, end: End) -> None:
         request, turns = course.request, course.all_turns(self._clock.now_ms())
         self._write_end(request)
+        parked = await self._equals.parked(request, end)
         ended = await self._stored(
-            lambda: self._requests.finish(request.request_id, request.attempt, end, turns, self._clock.now_ms())
+            lambda: self._requests.finish(request.request_id, request.attempt, end, turns, self._clock.now_ms(), parked)
         )
-        if ended is None:
+        if not ended:
             await self._charge(course)
             return
         self._on_settlement()
-        with suppress(LineUnavailable, StoreUnavailable):
-            seq = await self._line.finish(ended, *course.used())
-            await self._requests.tell([(ended.request_id, seq)])
+        await self._equals.tell(ended, end, course.used())
 
     async def _after_failure(self, course: Course, failure: Failure, limits: Named | None = None) -> None:
         request = course.request

@@ -21,6 +21,7 @@ from services.rpc.channel import Tls, open_channel
 from services.rpc.status import refusal_of
 from services.scheduler.life import Request
 from services.scheduler.outcomes import Failure, Trouble
+from services.templates import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,8 @@ class Drawn:
     source: str = field(repr=False)
     svg: str = field(repr=False)
     truncated: bool
+    reusable: bool
+    """Whole, and to the words that are used today."""
 
 
 Step = Started | Delta | Used | Drawn
@@ -245,7 +248,9 @@ def _step(message: Any) -> Step | None:
             )
             return Used(u.turn, u.model, tokens, u.estimated)
         case "result":
-            return Drawn(message.result.source, message.result.svg, message.result.truncated)
+            drawn = message.result
+            reusable = not drawn.truncated and drawn.template_version == VERSION
+            return Drawn(drawn.source, drawn.svg, drawn.truncated, reusable)
     return None
 
 

@@ -15,6 +15,7 @@ from services.pricing import PriceList
 from services.scheduler.life import LineUnavailable, Refused, Request, Requests, State, Submission, TierTerms
 from services.scheduler.line import ValkeyLine
 from services.scheduler.providers import Provider
+from services.scheduler.sameness import Sameness
 from services.scheduler.waits import Place, PoolView, cost_of, place_of, read_view
 from services.sql import StoreUnavailable
 
@@ -42,6 +43,7 @@ class Rules:
     prices: PriceList
     default_model: str
     queue_length: int
+    sameness: Sameness
 
 
 @dataclass(frozen=True)
@@ -101,19 +103,30 @@ class Intake:
         output = min(work.max_tokens, round(learned or FIRST_OUTPUT_TOKENS))
         return TEMPLATE_TOKENS + round(len(work.prompt) / CHARACTERS_A_TOKEN), output
 
+    def cache_key(self, user_id: str, work: Work) -> str | None:
+        """What a request has in common with its equals; None: it has none."""
+        return self._rules.sameness.key(user_id, work.prompt, work.diagram_type, work.model, work.max_tokens)
+
     async def submit(self, submission: Submission) -> tuple[Request, Place, bool]:
         """Accepts a request for good; (request, place, whether it was accepted before)."""
-        if (full := await self._no_room(submission)) and not await self._requests.get(submission.request_id):
-            raise full
-        request, replayed = await self._requests.submit(submission, self._clock.now_ms())
+        full = await self._no_room(submission)
+        request, replayed = await self._requests.submit(submission, self._clock.now_ms(), full)
         if replayed:
             return request, await self.place(request), True
+        if request.state.ended:
+            await self._tell(request)
+            return request, Place(0, 0), False
         try:
             await self._line.place(request.pool, [request])
         except LineUnavailable:
             # Accepted all the same: a placer tries again by itself, and the sweep after it.
             self._place_later(request)
         return request, await self.place(request), False
+
+    async def _tell(self, request: Request) -> None:
+        """Sends the final event of one whose answer was known; what fails here a sweep repeats."""
+        with suppress(LineUnavailable, StoreUnavailable):
+            await self._requests.tell([(request.request_id, await self._line.finish(request))])
 
     async def settled(self, submission: Submission) -> tuple[Request, Place, bool]:
         """The request of a reservation that is settled already; nothing is inserted."""

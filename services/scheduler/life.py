@@ -1,10 +1,18 @@
 """The life of a request: its states, what a transition may do, what the stores must offer.
 
-queued ──dispatch──> running(attempt n) ──> completed | failed
-  │  ^                  │  │
-  │  └──── retry ───────┘  └─ cancel ─> cancelled
-  ├─ cancel ──> cancelled
-  └─ deadline ─> expired
+[*]     --> queued: accepted
+[*]     --> completed: an equal request had completed
+queued  --> running: dispatch, attempt n
+queued  --> completed: an equal request completed
+queued  --> failed: parked behind an equal request that failed as this one would
+queued  --> cancelled: by its user
+queued  --> expired: past its deadline
+running --> queued: retry, to its old place
+running --> completed
+running --> failed
+running --> cancelled: by its user
+
+ARCHITECTURE.md draws it; a test compares both with BORN and TRANSITIONS.
 """
 
 from __future__ import annotations
@@ -34,7 +42,7 @@ class State(StrEnum):
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.RUNNING, State.CANCELLED, State.EXPIRED}),
+    State.QUEUED: frozenset({State.RUNNING, State.COMPLETED, State.FAILED, State.CANCELLED, State.EXPIRED}),
     State.RUNNING: frozenset({State.QUEUED, State.COMPLETED, State.FAILED, State.CANCELLED}),
     State.COMPLETED: frozenset(),
     State.FAILED: frozenset(),
@@ -42,6 +50,9 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.EXPIRED: frozenset(),
 }
 """Every transition there is; the SQL guards are these and nothing else."""
+
+BORN = frozenset({State.QUEUED, State.COMPLETED})
+"""How a request begins."""
 
 
 class Code(StrEnum):
@@ -104,6 +115,8 @@ class Submission:
     estimated_input_tokens: int
     estimated_output_tokens: int
     traceparent: str
+    cache_key: str | None = None
+    """What equal requests have in common; None: it has no equals."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +160,8 @@ class Request:
     estimated_output_tokens: int
     traceparent: str
     work_hash: str
+    cache_key: str | None = None
+    """What it has in common with its equals, as long as they can have something of it."""
     prompt: str = field(default="", repr=False)
     result: str = field(default="", repr=False)
     svg: str = field(default="", repr=False)
@@ -175,6 +190,8 @@ class End:
     result: str = field(default="", repr=False)
     svg: str = field(default="", repr=False)
     truncated: bool = False
+    reusable: bool = True
+    """Later equal requests may be given this answer: it is whole, and to the words that are used today."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +241,7 @@ def accepted(s: Submission, terms: TierTerms, now_ms: int) -> Request:
         has_svg=False, truncated=False, cached=False, error="", code=None, tokens=Tokens(), cost_nano_usd=0,
         cost_estimated=False, estimated_input_tokens=s.estimated_input_tokens,
         estimated_output_tokens=s.estimated_output_tokens, traceparent=s.traceparent, work_hash=s.work_hash,
+        cache_key=s.cache_key,
     )  # fmt: skip
 
 
@@ -260,8 +278,11 @@ def add(one: Tokens, other: Tokens) -> Tokens:
 class Requests(Protocol):
     """The durable truth. Every method is one transaction; all are safe to repeat."""
 
-    async def submit(self, submission: Submission, now_ms: int) -> tuple[Request, bool]:
-        """Accepts it, or returns the request of that id and True. `Refused` if it may not be accepted."""
+    async def submit(self, submission: Submission, now_ms: int, full: Refused | None = None) -> tuple[Request, bool]:
+        """Accepts it, or returns the request of that id and True. `Refused` if it may not be accepted.
+
+        One whose answer is known already is completed at once; any other is refused with `full`, if that is given.
+        """
         ...
 
     async def get(self, request_id: str, *, prompt: bool = False, svg: bool = False) -> Request | None:
@@ -273,7 +294,10 @@ class Requests(Protocol):
         ...
 
     async def begin(self, request_id: str, attempts_so_far: int, now_ms: int) -> Request | None:
-        """queued -> running with the next attempt, with prompt; None if it is not queued at that attempt."""
+        """queued -> running with the next attempt, with prompt; None if it is not queued at that attempt.
+
+        queued -> completed instead if an equal request has completed meanwhile.
+        """
         ...
 
     async def deliver(self, request_id: str, attempt: int) -> bool:
@@ -281,9 +305,17 @@ class Requests(Protocol):
         ...
 
     async def finish(
-        self, request_id: str, attempt: int, end: End, turns: Sequence[Turn], now_ms: int
-    ) -> Request | None:
-        """running -> an end, with its settlement in the outbox; None if that attempt is not running."""
+        self, request_id: str, attempt: int, end: End, turns: Sequence[Turn], now_ms: int, parked: Sequence[str] = ()
+    ) -> list[Request]:
+        """running -> an end, with its settlement in the outbox; nothing if that attempt is not running.
+
+        Behind it those equal requests that are queued and end with it: a batch of all of them if it completed, those
+        of `parked` if it failed as they would.
+        """
+        ...
+
+    async def share(self, request: Request, end: End, now_ms: int) -> list[Request]:
+        """A further batch of those that end with a request that completed."""
         ...
 
     async def requeue(

@@ -32,10 +32,10 @@ ENDED = json.dumps({"type": "ended"})
 """The final event as logged; what it says is read from SQL, where the result is."""
 
 _LUA = Path(__file__).parent / "lua"
-_SHARED = ("pool", "limits", "spending", "service", "order", "retries", "pauses", "failures")
+_SHARED = ("pool", "limits", "spending", "service", "order", "retries", "pauses", "failures", "same")
 _SCRIPTS = (
     "place", "dispatch", "start", "answer", "append", "requeue", "finish", "renew", "retier", "adopt", "expired",
-    "limit", "view",
+    "limit", "view", "parked", "unpark",
 )  # fmt: skip
 
 
@@ -132,14 +132,8 @@ class ValkeyLine:
         arguments: list[Any] = []
         for r in requests:
             arguments += [r.request_id, r.tier, r.share, r.user_id, r.estimated_input_tokens]
-            arguments += [
-                r.estimated_output_tokens,
-                r.diagram_type,
-                r.max_tokens,
-                r.attempt,
-                r.not_before_ms,
-                r.priority,
-            ]
+            arguments += [r.estimated_output_tokens, r.diagram_type, r.max_tokens, r.attempt, r.not_before_ms]
+            arguments += [r.priority, r.cache_key or ""]
         return int(await self._run("place", pool, *arguments, self.identity.floor))
 
     async def dispatch(self, pool: str, many: int, slots: int | None) -> Dispatched:
@@ -186,7 +180,7 @@ class ValkeyLine:
     async def finish(self, request: Request, input_tokens: int | None = None, output_tokens: int | None = None) -> int:
         """Frees all an ended request held and records its final event; that event's number."""
         took_ms = request.ended_ms - request.started_ms if request.ended_ms and request.started_ms else None
-        served = request.state is State.COMPLETED
+        served = request.state is State.COMPLETED and not request.cached
         return await self._finish(request.pool, request.request_id, input_tokens, output_tokens, took_ms, served=served)
 
     async def forget(self, pool: str, request_id: str) -> None:
@@ -213,6 +207,7 @@ class ValkeyLine:
         for r in requests:
             flat += [r.request_id, r.tier, r.share, r.user_id, r.attempt]
             flat += [r.estimated_input_tokens, r.estimated_output_tokens, r.diagram_type, r.max_tokens]
+            flat += [r.cache_key or ""]
         return int(await self._run("adopt", pool, LEASE_MS, self.identity.floor, *flat))
 
     async def expired(self, pool: str) -> list[str]:
@@ -222,6 +217,14 @@ class ValkeyLine:
     async def missing(self, pool: str, request_ids: Sequence[str]) -> list[str]:
         """Those of the ids that are nowhere here."""
         return list(await self._run("expired", pool, "missing", *request_ids))
+
+    async def parked(self, pool: str, request_id: str) -> list[str]:
+        """Ids of the equal requests that wait for that one's end."""
+        return list(await self._run("parked", pool, request_id))
+
+    async def unpark(self, pool: str) -> int:
+        """Puts back what is parked behind requests that do not run; the number."""
+        return int(await self._run("unpark", pool))
 
     async def set_limits(self, pool: str, kind: str, limits: Mapping[str, int | None]) -> None:
         """Sets the `plan`, `override` or `header` limits of a pool; None removes one."""

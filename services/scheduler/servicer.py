@@ -82,6 +82,8 @@ class SchedulerServicer(SchedulerServiceServicer):
         submission = self._submission(request)
         accept = self._intake.settled if request.settled else self._intake.submit
         row, place, replayed = await accept(submission)
+        if row.state.ended and not replayed:
+            self._on_settlement()
         return pb.SubmitResponse(request=messages.request(row, place, owner=True), replayed=replayed)
 
     def _submission(self, request: pb.SubmitRequest) -> Submission:
@@ -107,7 +109,7 @@ class SchedulerServicer(SchedulerServiceServicer):
             max_tokens=work.max_tokens, priority=request.priority, max_wait_ms=max_wait_ms,
             idempotent=request.idempotent, work_hash=work_hash(work, request.priority, max_wait_ms),
             estimated_input_tokens=input_tokens, estimated_output_tokens=output_tokens,
-            traceparent=telemetry.traceparent(),
+            traceparent=telemetry.traceparent(), cache_key=self._intake.cache_key(request.user_id, work),
         )  # fmt: skip
 
     async def Account(self, request: pb.AccountRequest, context: Any) -> pb.AccountResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.settings import boolean, integer, variable, words
+from services.settings import boolean, integer, one_of, variable, words
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class Settings:
     """How often a provider that refuses the account is asked whether it still does."""
     queue_length: int = variable("HEADGATE_QUEUE_LENGTH", integer(1, 10_000_000), default=100_000)
     """Requests one tier of a pool may have queued."""
+    cache_scope: str = variable("HEADGATE_CACHE_SCOPE", one_of("global", "user", "off"), default="global")
+    """Who is given an answer that an equal request got: everybody, only the same user, nobody."""
+    cache_ttl_ms: int = variable("HEADGATE_CACHE_TTL_MS", integer(0, 2_592_000_000), default=86_400_000)
+    """How long an answer is given again; equal requests that wait at the same time share one in any case."""
     retention_days: int = variable("HEADGATE_RETENTION_DAYS", integer(1, 3_650), default=30)
     """How long ended requests are kept, prompt and answer included."""
     drain_ms: int = variable("HEADGATE_DRAIN_MS", integer(0, 3_600_000), default=25_000)

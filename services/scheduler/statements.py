@@ -28,12 +28,29 @@ RETIER = (
     .values(tier=bindparam("new_tier"), share=bindparam("new_share"))
 )
 
+_source = requests.alias("source")
+_SOURCE = (
+    select(_source.c.acceptance)
+    # The release before this one erases an answer and leaves the key.
+    .where(_source.c.state == "completed", _source.c.ended_ms > bindparam("fresh_ms"), _source.c.result != "")
+    .order_by(_source.c.ended_ms.desc())
+    .limit(1)
+)
+
+
+def by_key(key: Any) -> Any:
+    """The newest row of that key whose answer may be given again."""
+    return _SOURCE.where(_source.c.cache_key == key)
+
+
 STANDING = select(
     select(literal(1)).where(requests.c.request_id == bindparam("id")).scalar_subquery(),
     select(tombstones.c.generation).where(tombstones.c.request_id == bindparam("id")).scalar_subquery(),
     select(func.count()).select_from(requests).where(requests.c.user_id == bindparam("user"), ALIVE).scalar_subquery(),
+    by_key(bindparam("key")).scalar_subquery(),
 )
-"""Before an acceptance: is the id known, up to which generation is it buried, how many has the user outstanding."""
+"""Before an acceptance: is the id known, up to which generation is it buried, how many has the user outstanding, which
+row has its answer."""
 
 ACCEPT = insert(requests).returning(requests.c.acceptance)
 
@@ -49,6 +66,7 @@ BEGIN = (
         requests.c.request_id == bindparam("id"),
         requests.c.state == "queued",
         requests.c.attempt == bindparam("of_attempt"),
+        ~by_key(requests.c.cache_key).correlate(requests).exists(),
     )
     .values(state="running", attempt=requests.c.attempt + 1, started_ms=bindparam("now_ms"))
     .returning(*LIGHT, requests.c.prompt)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import astuple, replace
 from functools import partial
-from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, and_, delete, func, select, text, update
-from sqlalchemy.engine import RowMapping
+from sqlalchemy import Connection, and_, delete, func, select, text, update
 
-from services.pricing import Tokens
+from services.scheduler import rows, sharing
 from services.scheduler import statements as sql
 from services.scheduler.life import (
     Code,
@@ -29,13 +27,14 @@ from services.scheduler.life import (
     after,
     counted,
 )
+from services.scheduler.rows import select_requests
 from services.scheduler.tables import outbox, requests, tombstones
 from services.sql import Database
 
-_PLAIN = [column.name for column in sql.LIGHT if column.name not in (*sql.TOKENS, "state", "code")]
 _GIVEN = (
     "request_id", "user_id", "tier", "share", "pool", "model", "diagram_type", "max_tokens", "priority", "day",
     "accepted_ms", "deadline_ms", "estimated_input_tokens", "estimated_output_tokens", "traceparent", "work_hash",
+    "cache_key",
 )  # fmt: skip
 """What a new row is given; the rest are the table's defaults."""
 
@@ -46,23 +45,27 @@ Moves = list[tuple[TierTerms, list[Request]]]
 class SqlRequests:
     """`life.Requests` on a database; each method is one transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, cache_ttl_ms: int = 86_400_000) -> None:
+        """An answer is given again for `cache_ttl_ms`."""
         self._database = database
+        self._cache_ttl_ms = cache_ttl_ms
 
-    async def submit(self, submission: Submission, now_ms: int) -> tuple[Request, bool]:
-        return await self._database.write(partial(_submit, submission=submission, now_ms=now_ms))
+    async def submit(self, submission: Submission, now_ms: int, full: Refused | None = None) -> tuple[Request, bool]:
+        fresh_ms = now_ms - self._cache_ttl_ms
+        return await self._database.write(partial(_submit, s=submission, now_ms=now_ms, fresh_ms=fresh_ms, full=full))
 
     async def get(self, request_id: str, *, prompt: bool = False, svg: bool = False) -> Request | None:
         wanted = [n for n, yes in (("result", True), ("prompt", prompt), ("svg", svg)) if yes]
-        return await self._database.read(partial(_one, request_id=request_id, heavy=wanted))
+        return await self._database.read(partial(rows.one, request_id=request_id, heavy=wanted))
 
     async def get_many(self, request_ids: Sequence[str]) -> list[Request]:
-        query = _select("result").where(requests.c.request_id.in_(request_ids))
-        return await self._database.read(partial(_many, query=query))
+        query = select_requests("result").where(requests.c.request_id.in_(request_ids))
+        return await self._database.read(partial(rows.many, query=query))
 
     async def begin(self, request_id: str, attempts_so_far: int, now_ms: int) -> Request | None:
+        fresh_ms = now_ms - self._cache_ttl_ms
         return await self._database.write(
-            partial(_begin, request_id=request_id, attempts_so_far=attempts_so_far, now_ms=now_ms)
+            partial(_begin, request_id=request_id, attempts_so_far=attempts_so_far, now_ms=now_ms, fresh_ms=fresh_ms)
         )
 
     async def deliver(self, request_id: str, attempt: int) -> bool:
@@ -70,11 +73,14 @@ class SqlRequests:
         return await self._database.write(lambda connection: connection.execute(sql.DELIVER, named).rowcount == 1)
 
     async def finish(
-        self, request_id: str, attempt: int, end: End, turns: Sequence[Turn], now_ms: int
-    ) -> Request | None:
+        self, request_id: str, attempt: int, end: End, turns: Sequence[Turn], now_ms: int, parked: Sequence[str] = ()
+    ) -> list[Request]:
         return await self._database.write(
-            partial(_finish, request_id=request_id, attempt=attempt, end=end, turns=turns, now_ms=now_ms)
+            partial(_finish, request_id=request_id, attempt=attempt, end=end, turns=turns, now_ms=now_ms, parked=parked)
         )
+
+    async def share(self, request: Request, end: End, now_ms: int) -> list[Request]:
+        return await self._database.write(partial(sharing.share, request=request, end=end, parked=(), now_ms=now_ms))
 
     async def requeue(
         self, request_id: str, attempt: int, retry: Retry, turns: Sequence[Turn], now_ms: int
@@ -98,19 +104,21 @@ class SqlRequests:
         return await self._database.write(partial(_account, items=items, now_ms=now_ms))
 
     async def of_user(self, user_id: str, many: int, before: int | None) -> list[Request]:
-        query = _select("prompt").where(requests.c.user_id == user_id)
+        query = select_requests("prompt").where(requests.c.user_id == user_id)
         if before is not None:
             query = query.where(requests.c.acceptance < before)
-        return await self._database.read(partial(_many, query=query.order_by(requests.c.acceptance.desc()).limit(many)))
+        return await self._database.read(
+            partial(rows.many, query=query.order_by(requests.c.acceptance.desc()).limit(many))
+        )
 
     async def unfinished(self, state: State, after: int, many: int) -> list[Request]:
         # The state is spelled out, not bound: only so does a partial index match.
-        query = _select().where(text(f"state = '{State(state).value}'"), requests.c.acceptance > after)
-        return await self._database.read(partial(_many, query=query.order_by(requests.c.acceptance).limit(many)))
+        query = select_requests().where(text(f"state = '{State(state).value}'"), requests.c.acceptance > after)
+        return await self._database.read(partial(rows.many, query=query.order_by(requests.c.acceptance).limit(many)))
 
     async def untold(self, many: int) -> list[Request]:
-        query = _select().where(text("state NOT IN ('queued', 'running') AND NOT told"))
-        return await self._database.read(partial(_many, query=query.order_by(requests.c.acceptance).limit(many)))
+        query = select_requests().where(text("state NOT IN ('queued', 'running') AND NOT told"))
+        return await self._database.read(partial(rows.many, query=query.order_by(requests.c.acceptance).limit(many)))
 
     async def tell(self, seqs: Sequence[tuple[str, int]]) -> None:
         await self._database.write(partial(_tell, seqs=seqs))
@@ -146,28 +154,6 @@ class SqlRequests:
         return await self._database.read(lambda connection: [tuple(row) for row in connection.execute(query)])
 
 
-def _select(*heavy: str) -> Select[Any]:
-    return select(*sql.LIGHT, *(requests.c[name] for name in heavy))
-
-
-def _request(row: RowMapping) -> Request:
-    tokens = Tokens(*(row[name] for name in sql.TOKENS))
-    heavy = {name: row[name] for name in sql.HEAVY if name in row}
-    plain = {name: row[name] for name in _PLAIN}
-    return Request(
-        **plain, **heavy, state=State(row["state"]), code=Code(row["code"]) if row["code"] else None, tokens=tokens
-    )
-
-
-def _one(connection: Connection, request_id: str, heavy: Sequence[str] = ("result",)) -> Request | None:
-    row = connection.execute(_select(*heavy).where(requests.c.request_id == request_id)).mappings().first()
-    return _request(row) if row else None
-
-
-def _many(connection: Connection, query: Select[Any], values: dict[str, Any] | None = None) -> list[Request]:
-    return [_request(row) for row in connection.execute(query, values).mappings()]
-
-
 def _terms(connection: Connection, user_id: str, terms: TierTerms) -> TierTerms:
     """Keeps the newer of two tiers, and locks the user's row until the transaction ends."""
     values = {"user_id": user_id, **dict(zip(sql.TERMS, astuple(terms), strict=True))}
@@ -180,28 +166,41 @@ def _lock_ids(connection: Connection, request_ids: Sequence[str]) -> None:
             connection.execute(sql.LOCK_ID, {"id": request_id})
 
 
-def _submit(connection: Connection, submission: Submission, now_ms: int) -> tuple[Request, bool]:
-    s = submission
+def _submit(
+    connection: Connection, s: Submission, now_ms: int, fresh_ms: int, full: Refused | None
+) -> tuple[Request, bool]:
     terms = _terms(connection, s.user_id, s.tier)
     _lock_ids(connection, [s.request_id])
-    named = {"id": s.request_id, "user": s.user_id}
-    exists, buried_generation, count = connection.execute(sql.STANDING, named).one()
+    named = {"id": s.request_id, "user": s.user_id, "key": s.cache_key, "fresh_ms": fresh_ms}
+    exists, buried_generation, count, source = connection.execute(sql.STANDING, named).one()
     if exists:
         return _existing(connection, s), True
     if buried_generation is not None and s.generation <= buried_generation:
         raise Refused("RESERVATION_STALE", "This reservation was given back. Send the request again.")
+    request = accepted(s, terms, now_ms)
+    if source and (ended := sharing.answered(connection, request, source, now_ms)):
+        # It takes no room and no turn: that there is none is no reason to refuse it.
+        return _insert(connection, s, ended), False
+    if full:
+        raise full
     if count >= terms.outstanding:
         figures = {"outstanding": str(count), "limit": str(terms.outstanding)}
         message = f"You have {count} requests waiting or running, the most your plan allows. Wait until one is done."
         raise Refused("CONCURRENCY_LIMIT_EXCEEDED", message, retry_after_ms=5000, figures=figures)
-    request = accepted(s, terms, now_ms)
-    values = {name: getattr(request, name) for name in _GIVEN}
-    row = {**values, "prompt": s.prompt, "generation": s.generation, "state": State.QUEUED.value}
-    return replace(request, acceptance=connection.execute(sql.ACCEPT, row).scalar_one()), False
+    return _insert(connection, s, request), False
+
+
+def _insert(connection: Connection, s: Submission, request: Request) -> Request:
+    row = {name: getattr(request, name) for name in _GIVEN}
+    row |= {"prompt": s.prompt, "generation": s.generation, "state": request.state.value}
+    if request.state.ended:
+        row |= {name: getattr(request, name) for name in sharing.GIVEN} | {"counted": True}
+        connection.execute(sql.TELL_QUOTA, rows.settlement(request, final=True, counted=True))
+    return replace(request, acceptance=connection.execute(sql.ACCEPT, row).scalar_one())
 
 
 def _existing(connection: Connection, s: Submission) -> Request:
-    request = _one(connection, s.request_id)
+    request = rows.one(connection, s.request_id)
     if request is None or request.user_id != s.user_id:
         raise Refused("NOT_FOUND", "There is no such request.")
     if s.idempotent and request.work_hash != s.work_hash:
@@ -209,25 +208,26 @@ def _existing(connection: Connection, s: Submission) -> Request:
     return request
 
 
-def _begin(connection: Connection, request_id: str, attempts_so_far: int, now_ms: int) -> Request | None:
-    return _changed(connection, sql.BEGIN, {"id": request_id, "of_attempt": attempts_so_far, "now_ms": now_ms})
-
-
-def _changed(connection: Connection, statement: Any, values: dict[str, Any] | None = None) -> Request | None:
-    row = connection.execute(statement, values).mappings().first()
-    return _request(row) if row else None
+def _begin(connection: Connection, request_id: str, attempts_so_far: int, now_ms: int, fresh_ms: int) -> Request | None:
+    named = {"id": request_id, "of_attempt": attempts_so_far, "now_ms": now_ms, "fresh_ms": fresh_ms}
+    return rows.changed(connection, sql.BEGIN, named) or sharing.found(connection, named)
 
 
 def _finish(
-    connection: Connection, request_id: str, attempt: int, end: End, turns: Sequence[Turn], now_ms: int
-) -> Request | None:
+    connection: Connection, request_id: str, attempt: int, end: End, turns: Sequence[Turn], now_ms: int,
+    parked: Sequence[str],
+) -> list[Request]:  # fmt: skip
     new = {
         "state": end.state.value, "code": end.code.value if end.code else None, "error": end.error,
         "result": end.result, "svg": end.svg, "has_svg": bool(end.svg), "truncated": end.truncated,
     }  # fmt: skip
     named = {"id": request_id, "of_attempt": attempt, "now_ms": now_ms}
-    request = _changed(connection, sql.FINISH, named | {f"new_{name}": value for name, value in new.items()})
-    return _settle(connection, request, turns) if request else None
+    request = rows.changed(connection, sql.FINISH, named | {f"new_{name}": value for name, value in new.items()})
+    if request is None:
+        return []
+    if request.cache_key and not (end.state is State.COMPLETED and end.reusable):
+        connection.execute(sharing.FORGET, {"row": request.acceptance})
+    return [_settle(connection, request, turns), *sharing.share(connection, request, end, parked, now_ms)]
 
 
 def _requeue(
@@ -235,7 +235,7 @@ def _requeue(
 ) -> Request | None:
     counts = {"more_failures": int(retry.failed), "more_losses": int(retry.lost)}
     named = {"id": request_id, "of_attempt": attempt, "new_not_before_ms": retry.not_before_ms, **counts}
-    request = _changed(connection, sql.REQUEUE, named)
+    request = rows.changed(connection, sql.REQUEUE, named)
     return _settle(connection, request, turns) if request and turns else request
 
 
@@ -249,21 +249,16 @@ def _settle(connection: Connection, request: Request, turns: Sequence[Turn], *, 
         new = dict(zip(sql.TOKENS, astuple(total.tokens), strict=True))
         new |= {n: getattr(total, n) for n in ("cost_nano_usd", "cost_estimated", "charged_attempt")}
         connection.execute(sql.ADD_TURNS, {"row": request.acceptance, **{f"new_{n}": v for n, v in new.items()}})
-    settlement = {
-        "request_id": request.request_id, "user_id": request.user_id, "final": ends, "counted": takes_place,
-        "kind": request.diagram_type, "turns": msgspec.json.encode(list(turns)).decode(),
-        "pool": request.pool, "traceparent": request.traceparent,
-    }  # fmt: skip
-    connection.execute(sql.TELL_QUOTA, settlement)
+    connection.execute(sql.TELL_QUOTA, rows.settlement(request, turns, final=ends, counted=takes_place))
     return total
 
 
 def _charge(connection: Connection, request_id: str, turns: Sequence[Turn]) -> None:
     # FOR UPDATE: the totals are read and written back.
-    query = _select().where(requests.c.request_id == request_id).with_for_update()
+    query = select_requests().where(requests.c.request_id == request_id).with_for_update()
     row = connection.execute(query).mappings().first()
     if row and turns and row["charged_attempt"] < turns[0].attempt:
-        _settle(connection, _request(row), turns, final=False)
+        _settle(connection, rows.request(row), turns, final=False)
 
 
 def _cancel(
@@ -272,18 +267,18 @@ def _cancel(
     mine = and_(requests.c.request_id == request_id, requests.c.user_id == user_id)
     values = {
         "state": State.CANCELLED.value, "code": Code.CANCELLED.value, "ended_ms": now_ms,
-        "error": "You cancelled this request.",
+        "error": "You cancelled this request.", "cache_key": None,
     }  # fmt: skip
     statement = update(requests).where(mine, sql.ALIVE).values(values).returning(*sql.LIGHT)
-    request = _changed(connection, statement)
+    request = rows.changed(connection, statement)
     did = request is not None
     if request:
         _settle(connection, request, ())
     if erase:
-        erased = {"prompt": "", "result": "", "svg": "", "has_svg": False}
+        erased = {"prompt": "", "result": "", "svg": "", "has_svg": False, "cache_key": None}
         connection.execute(update(requests).where(mine).values(erased))
-    row = connection.execute(_select("result").where(mine)).mappings().first()
-    return (_request(row) if row else None), did
+    row = connection.execute(select_requests("result").where(mine)).mappings().first()
+    return (rows.request(row) if row else None), did
 
 
 def _expire(connection: Connection, now_ms: int, many: int) -> list[Request]:
@@ -293,14 +288,17 @@ def _expire(connection: Connection, now_ms: int, many: int) -> list[Request]:
         .order_by(requests.c.deadline_ms)
         .limit(many)
         .with_for_update(skip_locked=True)
+        # PostgreSQL runs a subquery that locks as often as it likes, and each run finds a batch of its own.
+        .cte("late")
     )
     values = {
         "state": State.EXPIRED.value, "code": Code.EXPIRED.value, "ended_ms": now_ms,
         "error": "This request waited as long as it was allowed to and was not served. It does not count.",
+        "cache_key": None,
     }  # fmt: skip
-    guard = and_(requests.c.acceptance.in_(late), requests.c.state == State.QUEUED.value)
+    guard = and_(requests.c.acceptance.in_(select(late.c.acceptance)), requests.c.state == State.QUEUED.value)
     expired = connection.execute(update(requests).where(guard).values(values).returning(*sql.LIGHT)).mappings().all()
-    return [_settle(connection, _request(row), ()) for row in expired]
+    return [_settle(connection, rows.request(row), ()) for row in expired]
 
 
 def _account(connection: Connection, items: Sequence[tuple[str, int]], now_ms: int) -> list[tuple[Standing, bool]]:
@@ -345,5 +343,5 @@ def _apply_tiers(connection: Connection, changes: Sequence[tuple[str, TierTerms]
     for user_id, terms in sorted(changes, key=lambda change: change[0]):
         newest = _terms(connection, user_id, terms)
         connection.execute(sql.RETIER, {"user": user_id, "new_tier": newest.name, "new_share": newest.share})
-        moves.append((newest, _many(connection, sql.ALIVE_OF_USER, {"user": user_id})))
+        moves.append((newest, rows.many(connection, sql.ALIVE_OF_USER, {"user": user_id})))
     return moves

@@ -61,6 +61,7 @@ class Sweeps:
         return [
             (RENEW_MS, self.renew),
             (LEASES_MS, self.expired_leases),
+            (LEASES_MS, self.parked),
             (DEADLINES_MS, self.deadlines),
             (MISSING_MS, self.missing),
             (MISSING_MS, self.untold),
@@ -114,6 +115,11 @@ class Sweeps:
                     await self._line.requeue(row, None, None, None)
                 else:
                     await self._tell([row])
+
+    async def parked(self) -> None:
+        """Puts back what waits for the end of a request that does not run."""
+        for pool in self._pools:
+            await self._line.unpark(pool)
 
     async def deadlines(self) -> None:
         """Ends what waited longer than it was allowed to."""

@@ -57,6 +57,7 @@ requests = Table(
     Column("estimated_input_tokens", Integer, nullable=False),
     Column("estimated_output_tokens", Integer, nullable=False),
     Column("traceparent", String(64), nullable=False, server_default=""),
+    Column("cache_key", String(64)),
     # A number is never used again: SQLite else gives a deleted row's to the next one, and whoever still held the old
     # one would delete a settlement that nobody had delivered (seen with two replicas).
     sqlite_autoincrement=True,
@@ -71,6 +72,12 @@ Index("scheduler_requests_alive", requests.c.user_id, postgresql_where=_alive, s
 Index("scheduler_requests_deadline", requests.c.deadline_ms, postgresql_where=_queued, sqlite_where=_queued)
 Index("scheduler_requests_queued", requests.c.acceptance, postgresql_where=_queued, sqlite_where=_queued)
 Index("scheduler_requests_running", requests.c.acceptance, postgresql_where=_running, sqlite_where=_running)
+_has_equals = text("cache_key IS NOT NULL")
+Index(
+    "scheduler_requests_same",
+    requests.c.cache_key, requests.c.state, requests.c.ended_ms,
+    postgresql_where=_has_equals, sqlite_where=_has_equals,
+)  # fmt: skip
 Index("scheduler_requests_untold", requests.c.acceptance, postgresql_where=_untold, sqlite_where=_untold)
 
 users = Table(

@@ -62,8 +62,8 @@ def test_the_printed_curl_draws(stack: Stack) -> None:
 
 
 def test_a_diagram_comes_out(stack: Stack) -> None:
-    done = stack.draw(stack.demo_keys["pro"])
-    assert done["status"] == "completed", done
+    done = stack.draw(stack.demo_keys["pro"], "How a diagram comes out")
+    assert (done["status"], done["cached"]) == ("completed", False), done
 
 
 def test_keeps_to_its_folder_and_to_its_owner(stack: Stack) -> None:
@@ -150,7 +150,7 @@ def test_two_copies_run_side_by_side(stack: Stack, stacks: Stacks) -> None:
     assert other.port != stack.port
     assert other.request("GET", "/api/me", key=stack.demo_keys["free"])[0] == 401
     assert other.draw(other.demo_keys["free"])["status"] == "completed"
-    assert stack.draw(stack.demo_keys["enterprise"])["status"] == "completed"
+    assert stack.draw(stack.demo_keys["enterprise"], "Side by side")["status"] == "completed"
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))

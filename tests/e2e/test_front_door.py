@@ -72,6 +72,38 @@ def test_thirty_at_once_at_sixty_a_minute(stacks: Stacks) -> None:
     assert len(refused) <= 1 + 3
 
 
+def test_who_asks_the_same_shares_one_answer(stack: Stack) -> None:
+    """At the same moment, and later: one call upstream, one place of the day each, no cost but the first's."""
+    keys = [stack.demo_keys[tier] for tier in ("free", "basic", "pro", "enterprise")]
+    used = [stack.request("GET", "/api/me", key=key)[1]["used"] for key in keys]
+    before = len(emulator_calls(stack))
+
+    def ask(key: str) -> dict[str, Any]:
+        return stack.finished(stack.submit("How the same is asked  twice", key), key)
+
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(ask, keys))
+    assert {d["status"] for d in done} == {"completed"}
+    assert len({d["result"] for d in done}) == 1
+    assert sorted(d["cached"] for d in done) == [False, True, True, True]
+    assert [d["costNanoUsd"] > 0 for d in done] == [not d["cached"] for d in done]
+    status, told = stack.request(
+        "POST", "/api/diagram/generate", {"prompt": "How the same is asked twice"}, key=keys[0]
+    )
+    assert (status, told["status"], told["position"], told["estimatedWait"]) == (202, "completed", 0, 0)
+    assert (told["cached"], told["result"], told["costNanoUsd"]) == (True, done[0]["result"], 0)
+    assert follow(stack, told["requestId"])[-1]["type"] == "completed"
+    svg = urllib.request.urlopen(told["svgUrl"], timeout=10).read()
+    assert b"<svg" in svg
+    assert len(emulator_calls(stack)) == before + 1
+    wanted = [n + more for n, more in zip(used, (2, 1, 1, 1), strict=True)]
+
+    def counted() -> bool:
+        return [stack.request("GET", "/api/me", key=key)[1]["used"] for key in keys] == wanted
+
+    eventually(counted, within_s=20, what="each counts once")
+
+
 def test_twenty_equal_posts_with_one_key_are_one_request(stack: Stack) -> None:
     _, user = stack.request("POST", "/api/admin/users", {"tier": "basic"}, admin=True)
     gate = threading.Barrier(20)

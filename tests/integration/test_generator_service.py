@@ -19,6 +19,7 @@ from headgate.generator.v1 import generator_pb2 as pb
 
 from services.generator.source import KINDS, kind_of
 from services.rpc.status import Refusal
+from services.templates import VERSION
 from tests.servers.emulator import FAST, Emulator, running_emulator
 from tests.servers.generator import ROOT, Generator, environment, request, running_generator
 
@@ -203,6 +204,7 @@ async def test_a_bad_diagram_is_repaired_once(pair: Pair) -> None:
     second = [message.delta for message in messages if message.HasField("delta") and message.delta.turn == 2]
     assert second[0].offset == 0
     assert "".join(delta.text for delta in second) == messages[-1].result.source
+    assert messages[-1].result.template_version == VERSION
 
 
 async def test_a_hopeless_diagram_fails_after_one_repair(pair: Pair) -> None:

@@ -225,8 +225,7 @@ async def test_numbers_rise_though_the_log_is_gone_before_the_end_was_told(
     """Dead between the ending script and the note of it in SQL, for longer than the log is kept."""
     begun = await stores.running()
     shown = await stores.line.append(POOL, "req_1", 1, [{"type": "delta", "text": str(n)} for n in range(5)])
-    ended = await stores.requests.finish("req_1", 1, DONE, [], NOW)
-    assert ended is not None
+    (ended,) = await stores.requests.finish("req_1", 1, DONE, [], NOW)
     first = await stores.line.finish(ended)
     assert first > shown
     valkey.client().delete(*valkey.client().keys(f"{line_module.base_key(POOL)}*{begun.request_id}"))
@@ -355,4 +354,4 @@ async def test_an_attempt_that_a_rebuild_missed_gets_a_lease_and_a_log(
 async def test_every_sweep_is_repeated(stores: Stores) -> None:
     """A sweep that works and is never run mends nothing."""
     repeated = {sweep.__name__ for _, sweep in stores.sweeps.every}  # type: ignore[attr-defined]
-    assert repeated == {"renew", "expired_leases", "deadlines", "missing", "untold", "purge"}
+    assert repeated == {"renew", "expired_leases", "parked", "deadlines", "missing", "untold", "purge"}

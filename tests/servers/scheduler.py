@@ -27,6 +27,7 @@ from services.rpc.status import Refusal
 from services.scheduler import __main__ as scheduler_main
 from services.scheduler.generators import SERVICE as GENERATOR
 from services.scheduler.settings import Settings
+from services.templates import VERSION
 
 DEADLINE_S = 20.0
 SOURCE = "flowchart TD\n  a --> b"
@@ -61,7 +62,8 @@ def used(turn: int = 1, input_tokens: int = 100, output_tokens: int = 50) -> gen
 
 
 def drawn(source: str = SOURCE) -> gen.GenerateResponse:
-    return gen.GenerateResponse(result=gen.Result(source=source, svg="<svg/>", diagram_type="flowchart"))
+    made = {"svg": "<svg/>", "diagram_type": "flowchart", "template_version": VERSION}
+    return gen.GenerateResponse(result=gen.Result(source=source, **made))
 
 
 async def draws(_: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
@@ -259,7 +261,9 @@ async def running_scheduler(
         environment = {
             "database_url": database_url, "redis_url": redis_url, "quota_address": f"unix:{folder}/quota.sock",
             "generator_addresses": (f"unix:{folder}/generator.sock",), "listen": f"unix:{folder}/scheduler.sock",
-            "migrate_at_start": True, "provider_plan": "scale", "drain_ms": 0, **settings,
+            "migrate_at_start": True, "provider_plan": "scale", "drain_ms": 0,
+            # Most tests ask the same again and again and want an attempt each time.
+            "cache_scope": "off", **settings,
         }  # fmt: skip
         stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
         scheduler = Scheduler(stub, generator, fake_quota, environment, random_fraction)

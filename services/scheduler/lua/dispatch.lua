@@ -36,28 +36,33 @@ if pause > now then return {math.min(pause - now, 1000), 0} end
 if bucket.breaker_ms then many = math.min(many, 1) end
 
 local room = math.min(tonumber(ARGV[5]), in_force(bucket, 'concurrency') or math.huge) - redis.call('ZCARD', key('leases'))
-local heads, taken, answer = {}, 0, {wait, capacity.requests == 1 and EVEN_MS or 0}
+local heads, taken, parked, answer = {}, 0, 0, {wait, capacity.requests == 1 and EVEN_MS or 0}
 for _, tier in ipairs(tiers) do heads[tier] = head(tier) end
-while true do
+-- What goes next, and the smallest T. Parking 500 at most bounds the script.
+local function pop()
   local first, smallest = nil, nil
   for _, h in pairs(heads) do
     if not first or h.finish < first.finish or (h.finish == first.finish and h.tier < first.tier) then first = h end
     if not smallest or h.T < smallest then smallest = h.T end
   end
+  if not first or parked >= 500 or not park(first) then return first, smallest end
+  parked = parked + 1
+  heads[first.tier] = head(first.tier)
+  return pop()
+end
+while true do
+  local first, smallest = pop()
   if not first then break end
-  if taken >= many then answer[1] = 0 break end
+  if taken >= many or parked >= 500 then answer[1] = 0 break end
   if taken >= room then answer[1] = 1000 break end
   local input, output = expected(bucket, first)
-  local need, short_ms = needs(input, output), 0
-  for dim, level in pairs(levels) do
-    local lack = math.min(need[dim], capacity[dim]) - level
-    if lack > 1e-9 then short_ms = math.max(short_ms, lack * 60000 / (limits[dim] * pace(limits[dim]) * bucket.part)) end
-  end
+  local short_ms = until_there_is(needs(input, output), bucket, levels, limits, capacity)
   if short_ms > 0 then answer[1] = math.ceil(short_ms) break end
   raise_V(first.tier)
   leave(first)
   unqueue(first, true)
   redis.call('ZADD', key('leases'), now + lease_ms, first.id)
+  fly(first)
   take(bucket, levels, first, input, output)
   if tonumber(first.attempt) == 0 then earn_retries(bucket, limits, 0.1) end
   redis.call('HSET', meta, 'T:' .. first.tier, precise(first.finish),

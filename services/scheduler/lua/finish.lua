@@ -20,6 +20,7 @@ local function learn(bucket, name, value)
   redis.call('HSET', key('bucket'), name, precise(mean + (value - mean) / n), 'n:' .. name, n)
 end
 
+land(r)
 if r.member then
   leave(r)
   unqueue(r, false)
@@ -42,7 +43,8 @@ else
   redis.call('HSET', req, 'seq', ARGV[8])
 end
 redis.call('HSET', req, 'closed', 1)
-redis.call('HDEL', req, 'open', 'member', 'tag', 'cost', 'input', 'output', 'rank', 'kind', 'max', 'mark', 'asked', 'again')
+redis.call('HDEL', req, 'open', 'member', 'tag', 'cost', 'input', 'output', 'rank', 'kind', 'max', 'mark', 'asked', 'again',
+  'work')
 local seq = record(r.id, ARGV[4])
 redis.call('PEXPIRE', req, ARGV[5])
 redis.call('PEXPIRE', key('log:' .. r.id), ARGV[5])

@@ -1,7 +1,8 @@
 -- Into the line and out of it; follows service.lua in every script. It has no KEYS or ARGV of its own.
--- A request r is a table of its hash's fields and its id. It is in its tier's line, backing off, leased, or gone.
+-- A request r is a table of its hash's fields and its id. It is in its tier's line, backing off, parked (same.lua),
+-- leased, or gone.
 local FIELDS = {'tier', 'user', 'member', 'cost', 'tag', 'rank', 'input', 'output', 'kind', 'max', 'attempt', 'closed', 'open',
-  'seq', 'mark', 'asked', 'again', 'refusals', 'denied', 'passed'}
+  'seq', 'mark', 'asked', 'again', 'refusals', 'denied', 'passed', 'work'}
 local function read(id)
   local values, r = redis.call('HMGET', key('req:' .. id), unpack(FIELDS)), {id = id}
   for i, name in ipairs(FIELDS) do r[name] = values[i] or nil end
@@ -10,7 +11,7 @@ end
 
 local function held(r)
   return redis.call('ZSCORE', key('line:' .. r.tier), r.member) or redis.call('ZSCORE', key('leases'), r.id)
-    or redis.call('ZSCORE', key('backoff'), r.id)
+    or redis.call('ZSCORE', key('backoff'), r.id) or r.work and redis.call('ZSCORE', key('behind:' .. r.work), r.id)
 end
 
 -- A tier that had nothing in line begins at the pool's virtual time.
@@ -29,6 +30,7 @@ end
 -- Out of the line; what that means for its user is `unqueue`'s part.
 local function leave(r)
   redis.call('ZREM', key('backoff'), r.id)
+  if r.work then redis.call('ZREM', key('behind:' .. r.work), r.id) end
   if redis.call('ZREM', key('line:' .. r.tier), r.member) == 1 then
     redis.call('HINCRBYFLOAT', meta, 'sum:' .. r.tier, precise(-tonumber(r.cost)))
     redis.call('HINCRBY', account(r), 'ready', -1)

@@ -1,13 +1,14 @@
 -- Puts accepted requests in line, each among its user's own by priority, then acceptance. Repeatable: one that is in
 -- line, backing off, leased or ended already is left alone. May be refused at maxmemory (the sweep repeats it).
 -- KEYS[1], ARGV[1..2]  see pool.lua
--- ARGV[3..]  eleven for each request: id, tier, share, user, estimated input tokens, estimated output tokens, kind, most
---            output tokens, attempts begun so far, not_before in ms (0: at once), priority (-10 to 10, higher first)
+-- ARGV[3..]  twelve for each request: id, tier, share, user, estimated input tokens, estimated output tokens, kind, most
+--            output tokens, attempts begun so far, not_before in ms (0: at once), priority (-10 to 10, higher first),
+--            what it has in common with its equals ('': it has none)
 -- ARGV's last  the number below every event number of this epoch
 -- Returns the number of requests placed.
 local bucket, _, limits = load_bucket()
 local placed, floor = 0, ARGV[#ARGV]
-for i = 3, #ARGV - 1, 11 do
+for i = 3, #ARGV - 1, 12 do
   local r = read(ARGV[i])
   if not r.closed and not (r.member and held(r)) then
     -- One that SQL says is queued and that is known and nowhere: begin anew.
@@ -23,6 +24,7 @@ for i = 3, #ARGV - 1, 11 do
     -- Never lowered: the caller's row may be older than what was seen here.
     redis.call('HSET', key('req:' .. r.id), 'attempt', math.max(tonumber(r.attempt) or 0, tonumber(ARGV[i + 8])))
     redis.call('HSETNX', key('req:' .. r.id), 'seq', floor)
+    if ARGV[i + 11] ~= '' then redis.call('HSET', key('req:' .. r.id), 'work', ARGV[i + 11]) end
     redis.call('HSET', meta, 'share:' .. r.tier, ARGV[i + 2])
     redis.call('SADD', key('tiers'), r.tier)
     queue(r, tonumber(ARGV[i + 9]), true)

@@ -7,6 +7,7 @@
 local r = read(ARGV[3])
 if not r.member or r.closed or tonumber(r.attempt) > tonumber(ARGV[4]) then return 0 end
 if redis.call('ZREM', key('leases'), r.id) == 0 then return 0 end
+land(r)
 local bucket, levels, limits = load_bucket()
 local input, output = tonumber(ARGV[6]), tonumber(ARGV[7])
 answered(bucket, r)

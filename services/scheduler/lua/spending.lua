@@ -7,6 +7,16 @@ local function expected(bucket, r)
   return r.input * (tonumber(bucket.input_ratio) or 1), math.min(output, tonumber(r.max) or output)
 end
 
+-- Ms until every level allows it; what is larger than a bucket may go when that is full.
+local function until_there_is(need, bucket, levels, limits, capacity)
+  local wait_ms = 0
+  for dim, level in pairs(levels) do
+    local lack = math.min(need[dim], capacity[dim]) - level
+    if lack > 1e-9 then wait_ms = math.max(wait_ms, lack * 60000 / (limits[dim] * pace(limits[dim]) * bucket.part)) end
+  end
+  return wait_ms
+end
+
 -- Takes what a call will probably use, into debt if need be. Noted at the request: when it was sent, what it took
 -- in all, what had been sent by then and what of that was not answered; `asked` is what it took for this call.
 local function take(bucket, levels, r, input, output)

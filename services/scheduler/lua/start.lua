@@ -10,5 +10,6 @@ if r.member then
   unqueue(r, true)
 end
 redis.call('ZADD', key('leases'), now + tonumber(ARGV[5]), r.id)
+fly(r)
 redis.call('HSET', key('req:' .. r.id), 'attempt', attempt, 'open', attempt)
 return record(r.id, ARGV[6])

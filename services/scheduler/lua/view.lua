@@ -12,11 +12,12 @@ for _, tier in ipairs(redis.call('SMEMBERS', key('tiers'))) do
 end
 local places = {}
 for i = 3, #ARGV do
-  local r = redis.call('HMGET', key('req:' .. ARGV[i]), 'tier', 'member', 'cost', 'tag')
+  local r = redis.call('HMGET', key('req:' .. ARGV[i]), 'tier', 'member', 'cost', 'tag', 'work')
   local place = false
   if r[2] then
     local rank = redis.call('ZRANK', key('line:' .. r[1]), r[2])
-    local not_before = not rank and redis.call('ZSCORE', key('backoff'), ARGV[i])
+    local not_before = not rank and (redis.call('ZSCORE', key('backoff'), ARGV[i])
+      or r[5] and redis.call('ZSCORE', key('behind:' .. r[5]), ARGV[i]))
     if rank then place = {tier = r[1], rank = rank, cost = tonumber(r[3])}
     elseif not_before then
       place = {tier = r[1], rank = redis.call('ZCOUNT', key('line:' .. r[1]), '-inf', '(' .. r[4]),

@@ -90,8 +90,7 @@ async def test_an_accepted_request_reads_back_whole(store: SqlRequests) -> None:
     begun = await store.begin("req_1", 0, NOW + 5)
     assert begun is not None
     assert (begun.state, begun.attempt, begun.prompt, begun.started_ms) == (State.RUNNING, 1, "p", NOW + 5)
-    ended = await store.finish("req_1", 1, DONE, [turn(), turn(number=2)], NOW + 9)
-    assert ended is not None
+    (ended,) = await store.finish("req_1", 1, DONE, [turn(), turn(number=2)], NOW + 9)
     assert (ended.tokens, ended.cost_nano_usd) == (Tokens(input=6, output=8, cache_read=10), 14)
     row = await store.get("req_1", svg=True)
     assert row is not None
@@ -105,20 +104,20 @@ async def test_an_accepted_request_reads_back_whole(store: SqlRequests) -> None:
 async def test_every_transition_is_guarded_by_state_and_attempt(store: SqlRequests) -> None:
     await running(store)
     assert await store.begin("req_1", 0, NOW) is None
-    assert await store.finish("req_1", 2, DONE, [], NOW) is None
+    assert not await store.finish("req_1", 2, DONE, [], NOW)
     assert await store.requeue("req_1", 2, Retry(0, ""), [], NOW) is None
     assert not await store.deliver("req_1", 2)
     queued = await store.requeue("req_1", 1, Retry(NOW + 50, "", failed=True, lost=True), [turn()], NOW)
     assert queued is not None
     assert (queued.state, queued.failures, queued.losses, queued.not_before_ms) == (State.QUEUED, 1, 1, NOW + 50)
-    assert await store.finish("req_1", 1, DONE, [], NOW) is None, "a late worker"
+    assert not await store.finish("req_1", 1, DONE, [], NOW), "a late worker"
     assert await store.begin("req_1", 0, NOW) is None, "an old pop"
     assert (await store.begin("req_1", 1, NOW)) is not None
     cancelled, did = await store.cancel("req_1", "ada", erase=False, now_ms=NOW)
     assert did
     assert cancelled is not None
     assert cancelled.state is State.CANCELLED
-    assert await store.finish("req_1", 2, DONE, [turn(2)], NOW) is None, "a cancel is never overwritten"
+    assert not await store.finish("req_1", 2, DONE, [turn(2)], NOW), "a cancel is never overwritten"
     assert await store.cancel("req_1", "ada", erase=False, now_ms=NOW) == (await store.get("req_1"), False)
     assert [s.final for s in await store.settlements(10)] == [False, True]
 
@@ -138,7 +137,7 @@ async def test_an_end_is_for_good(store: SqlRequests, end: State) -> None:
     before = await store.get("req_1")
     assert await store.begin("req_1", 0, NOW) is None
     assert await store.begin("req_1", 1, NOW) is None
-    assert await store.finish("req_1", 1, DONE, [], NOW) is None
+    assert not await store.finish("req_1", 1, DONE, [], NOW)
     assert await store.requeue("req_1", 1, Retry(0, ""), [], NOW) is None
     assert await store.expire(NOW + 9_000_000, 10) == []
     assert (await store.cancel("req_1", "ada", erase=False, now_ms=NOW))[1] is False

@@ -129,16 +129,18 @@ class Heartbeat(_message.Message):
     def __init__(self) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("source", "svg", "truncated", "diagram_type")
+    __slots__ = ("source", "svg", "truncated", "diagram_type", "template_version")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SVG_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     DIAGRAM_TYPE_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_VERSION_FIELD_NUMBER: _ClassVar[int]
     source: str
     svg: str
     truncated: bool
     diagram_type: str
-    def __init__(self, source: _Optional[str] = ..., svg: _Optional[str] = ..., truncated: _Optional[bool] = ..., diagram_type: _Optional[str] = ...) -> None: ...
+    template_version: int
+    def __init__(self, source: _Optional[str] = ..., svg: _Optional[str] = ..., truncated: _Optional[bool] = ..., diagram_type: _Optional[str] = ..., template_version: _Optional[int] = ...) -> None: ...
 
 class ProbeRequest(_message.Message):
     __slots__ = ("model",)
