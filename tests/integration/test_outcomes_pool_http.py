@@ -40,7 +40,9 @@ async def way(upstream: Upstream, tmp_path: Path, valkey: ValkeyServer) -> Async
 
 
 @pytest.mark.parametrize("fault", ACCOUNT)
-async def test_a_refused_account_stops_the_pool_until_a_probe_passes(way: Way, fault: str) -> None:
+async def test_a_refused_account_stops_the_pool_until_a_probe_passes(
+    way: Way, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
     await way.emulator.fault(fault, times=1000)
     first = await way.submit("first")
     assert (await way.until(first, "retrying")).retrying.attempt == 1
@@ -53,6 +55,7 @@ async def test_a_refused_account_stops_the_pool_until_a_probe_passes(way: Way, f
     gaps = [later["time_ms"] - call["time_ms"] for call, later in zip(probes[1:], probes[2:], strict=False)]
     assert all(gap >= PROBE_EVERY_MS * 0.9 for gap in gaps)
     assert [way.row(r)["state"] for r in (first, second)] == ["queued", "queued"]
+    assert len([record for record in caplog.records if "ALERT" in record.message]) == 1
     await way.emulator.clear_faults()
     for request_id, attempts in ((first, 2), (second, 1)):
         ended = await way.end(request_id)
