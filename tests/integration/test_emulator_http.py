@@ -136,10 +136,12 @@ async def test_somebody_else_may_use_the_same_key(http: httpx2.AsyncClient, emul
     assert await emulator.foreigner() == {"share": 0, "calls": {}}
     await emulator.limits(rpm=60_000, request_burst_ms=1000)
     await emulator.foreigner(1.0)
+    left = []
     for _ in range(20):
         response = await http.post("/v1/messages", json=BODY, headers=HEADERS)
-    # All that time brings is theirs, so what we took stays taken however long it lasted.
-    assert int(response.headers["anthropic-ratelimit-requests-remaining"]) in (980, 981)
+        left.append(int(response.headers["anthropic-ratelimit-requests-remaining"]))
+    # All that time brings is theirs, so what we took stays taken however long it lasted (a call of theirs may be due).
+    assert 18 <= left[0] - left[-1] <= 20
     assert (await emulator.foreigner())["calls"]["sonnet"] > 0
     assert (await emulator.foreigner(0))["share"] == 0
 
