@@ -27,6 +27,7 @@ for i = 3, #ARGV - 1, 12 do
     if ARGV[i + 11] ~= '' then redis.call('HSET', key('req:' .. r.id), 'work', ARGV[i + 11]) end
     redis.call('HSET', meta, 'share:' .. r.tier, ARGV[i + 2])
     redis.call('SADD', key('tiers'), r.tier)
+    redis.call('HINCRBYFLOAT', meta, 'arrived:' .. r.tier, r.cost)
     queue(r, tonumber(ARGV[i + 9]), true)
     placed = placed + 1
   end
