@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -28,6 +28,13 @@ class Along:
     """`sums[i]` is what the first `ranks[i]` cost: exact for the heads, from samples behind them."""
     drift: float
     """Cost at today's limits over cost as it was placed."""
+
+    def up_to(self, queued: int, queued_cost: float) -> Along:
+        """The same line somewhat later, when so many wait: what came since is taken to stand at its end."""
+        if queued <= self.ranks[-1]:
+            return self
+        ranks, sums = [*self.ranks, queued], [*self.sums, max(queued_cost, self.sums[-1])]
+        return replace(self, ranks=ranks, sums=sums)
 
     def cost_of_first(self, count: int) -> float:
         """What the first `count` cost together."""
@@ -88,12 +95,15 @@ def position_of(tiers: Mapping[str, Standing], tier: str, rank: int, finish: flo
     return 1 + rank + sum(others)
 
 
+NOTHING = Along((), (), (0,), (0.0,), 1.0)
+
+
 def _between(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
-    """Where a line through the points is at `x`; it goes on beyond the last as it went on the whole."""
-    if x <= 0 or xs[-1] <= 0:
+    """Where a line through the points is at `x`; it ends at the last."""
+    if x <= 0:
         return 0.0
     if x >= xs[-1]:
-        return ys[-1] * x / xs[-1]
+        return ys[-1]
     i = bisect_right(xs, x)
     low = xs[i - 1]
     return ys[i - 1] + (ys[i] - ys[i - 1]) * (x - low) / (xs[i] - low)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.scheduler.positions import Along, Standing, first_positions, position_of, read_along
+from services.scheduler.positions import NOTHING, Along, Standing, first_positions, position_of, read_along
 
 ROUNDED_MS = 100
 """Waits are told in whole tenths of a second: more would be false precision."""
@@ -21,9 +21,9 @@ SPEED_S = 300.0
 """Over how many seconds of work the speed is averaged."""
 TRUSTED_S = 20.0
 """The limits themselves count as this many seconds of experience."""
-RATE_SLOT_S = 10.0
-RATE_WEIGHT = 0.2
-"""Of each slot of arrivals: the last minute or so decides."""
+RATE_SLOT_S = 30.0
+RATE_WEIGHT = 0.15
+"""Of each slot of arrivals: the last minutes decide."""
 RATE_JUMP = 2.0
 """A slot counts as at most so many times what was usual: a burst is no stream."""
 GAP_S = 15.0
@@ -53,8 +53,8 @@ class TierView:
     queued: int
     queued_cost: float
     """Sum of the costs of what is queued, in provider-seconds."""
-    arrived_cost: float
-    """Of all that was ever placed."""
+    arrived: tuple[float, ...]
+    """Cost of all that was ever placed, by the eighth of the line where it entered; the ninth: last of all."""
     along: Along | None
 
 
@@ -83,9 +83,14 @@ class PoolView:
         return max(0, self.paused_until_ms - self.now_ms)
 
     @property
-    def queued(self) -> int:
-        """In all tiers."""
-        return sum(tier.queued for tier in self.tiers.values())
+    def saved_s(self) -> float:
+        """Provider-seconds that could be served at once."""
+        return min((self.levels.get(name, 0.0) * 60 / limit for name, limit in self.limits.items()), default=0.0)
+
+    @property
+    def backlog_s(self) -> float:
+        """Provider-seconds that cannot."""
+        return sum(tier.queued_cost for tier in self.tiers.values()) - self.saved_s
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ def read_view(answer: Mapping[str, Any]) -> PoolView:
 def _tier(told: Mapping[str, Any]) -> TierView:
     queued, cost = told["queued"], told["sum"]
     along = read_along(told["along"], queued, cost) if "along" in told else None
-    return TierView(float(told["T"]), told["share"], queued, cost, told["arrived"], along)
+    return TierView(float(told["T"]), told["share"], queued, cost, tuple(told["arrived"]), along)
 
 
 def read_spot(found: Mapping[str, Any]) -> Spot:
@@ -137,9 +142,20 @@ class Learned:
     last: PoolView | None = None
     served_s: float = 0.0
     busy_s: float = 0.0
-    rates: dict[str, float] = field(default_factory=dict)
-    """Provider-seconds that arrive a second, by tier."""
+    rates: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Provider-seconds that arrive a second, by tier and by the eighth of the line where they enter."""
     _slot: PoolView | None = None
+    _slots: int = 0
+
+    def rate(self, tier: str) -> float:
+        """All that a tier sends."""
+        return sum(self.rates.get(tier, ()))
+
+    def overtaking(self, tier: str, part: float) -> float:
+        """What of its tier overtakes a request that has `part` of the line ahead, on its whole way to the front."""
+        # Of those that enter in an eighth: as long as it is still further back.
+        ways = ((rate, (i + 0.5) / 8) for i, rate in enumerate(self.rates.get(tier, ())[:8]))
+        return sum(rate * (1 - where / part) for rate, where in ways if where < part)
 
     @property
     def speed(self) -> float:
@@ -152,7 +168,8 @@ class Learned:
         if last is None or not 0 < view.now_ms - last.now_ms <= GAP_S * 1000:
             self._slot = view
             return
-        if last.queued and view.queued and not (last.pause_ms or view.pause_ms):
+        # Enough waited to be busy with all the time.
+        if last.backlog_s > (view.now_ms - last.now_ms) / 1000 and not (last.pause_ms or view.pause_ms):
             self._learn_speed(last, view)
         self._learn_rates(view)
 
@@ -169,18 +186,21 @@ class Learned:
         seconds = (view.now_ms - slot.now_ms) / 1000
         if seconds < RATE_SLOT_S:
             return
-        self._slot = view
+        self._slot, self._slots = view, self._slots + 1
+        weight = max(1 / self._slots, 1 - (1 - RATE_WEIGHT) ** (seconds / RATE_SLOT_S))
         for name, tier in view.tiers.items():
-            before = slot.tiers[name].arrived_cost if name in slot.tiers else 0.0
-            seen, usual = max(0.0, tier.arrived_cost - before) / seconds, self.rates.get(name, 0.0)
-            weight = 1 - (1 - RATE_WEIGHT) ** (seconds / RATE_SLOT_S)
-            # 0.1: what a tier that never sent anything may jump to.
-            self.rates[name] = usual + weight * (min(seen, RATE_JUMP * max(usual, 0.1)) - usual)
+            before = slot.tiers[name].arrived if name in slot.tiers else (0.0,) * len(tier.arrived)
+            seen = [max(0.0, now - then) / seconds for now, then in zip(tier.arrived, before, strict=True)]
+            usual = self.rates.get(name, (0.0,) * len(seen))
+            # 0.02: what one that never sent anything may jump to.
+            most = RATE_JUMP * max(sum(usual), 0.02) if self._slots > 1 else sum(seen)
+            part = min(1.0, most / max(sum(seen), 1e-9))
+            self.rates[name] = tuple(u + weight * (s * part - u) for u, s in zip(usual, seen, strict=True))
 
 
 def _left(view: PoolView) -> float:
     """All that ever left the line."""
-    return sum(tier.arrived_cost - tier.queued_cost for tier in view.tiers.values())
+    return sum(sum(tier.arrived) - tier.queued_cost for tier in view.tiers.values())
 
 
 def drift_of(view: PoolView) -> float:
@@ -198,12 +218,21 @@ class Ahead:
     position: int
     own: float
     """Cost of its own tier's, itself included."""
-    others: tuple[tuple[float, float, float], ...]
-    """For each other tier: cost its share allows before, cost it has queued, cost it sends a second."""
+    overtaking: float
+    """What of its own tier comes and goes first, a second."""
+    share: float
+    lead: float
+    """What its tier's time is now."""
+    others: tuple[tuple[float, float, float, float], ...]
+    """For each other tier: its time now, its share, cost it has queued, cost it sends a second."""
 
     def cost(self, wait_s: float) -> float:
         """All of it, if so much time passes."""
-        return self.own + sum(min(allowed, queued + rate * wait_s) for allowed, queued, rate in self.others)
+        own = self.own + self.overtaking * wait_s
+        finish = self.lead + own / self.share
+        return own + sum(
+            min(max(0.0, (finish - time) * share), queued + rate * wait_s) for time, share, queued, rate in self.others
+        )
 
 
 def standings(view: PoolView, whole: PoolView) -> dict[str, Standing]:
@@ -211,7 +240,7 @@ def standings(view: PoolView, whole: PoolView) -> dict[str, Standing]:
     found = {}
     for name, tier in view.tiers.items():
         seen = whole.tiers.get(name)
-        along = tier.along or (seen.along if seen else None) or Along((), (), (0,), (0.0,), 1.0)
+        along = tier.along or ((seen and seen.along) or NOTHING).up_to(tier.queued, tier.queued_cost)
         # One with nothing in line will begin at the pool's virtual time.
         start = tier.virtual_time if tier.queued else max(tier.virtual_time, view.virtual_time)
         found[name] = Standing(start, tier.share, tier.queued, along)
@@ -221,15 +250,17 @@ def standings(view: PoolView, whole: PoolView) -> dict[str, Standing]:
 def ahead_of(view: PoolView, whole: PoolView, learned: Learned, spot: Spot) -> Ahead:
     """What goes before a request and with it."""
     tiers = standings(view, whole)
-    mine = tiers.get(spot.tier) or Standing(view.virtual_time, 1.0, 0, Along((), (), (0,), (0.0,), 1.0))
+    mine = tiers.get(spot.tier) or Standing(view.virtual_time, 1.0, 0, NOTHING)
     own = mine.along.cost_of_first(spot.rank) + spot.cost
     finish = mine.virtual_time + own / mine.share
     others = tuple(
-        (max(0.0, (finish - t.virtual_time) * t.share), view.tiers[name].queued_cost, learned.rates.get(name, 0.0))
+        (t.virtual_time, t.share, view.tiers[name].queued_cost, learned.rate(name))
         for name, t in tiers.items()
         if name != spot.tier
     )
-    return Ahead(position_of(tiers, spot.tier, spot.rank, finish), own, others)
+    overtaking = learned.overtaking(spot.tier, spot.rank / max(1, mine.queued))
+    position = position_of(tiers, spot.tier, spot.rank, finish)
+    return Ahead(position, own, overtaking, mine.share, mine.virtual_time, others)
 
 
 def place_of(view: PoolView, whole: PoolView, learned: Learned, spot: Spot, slots: int) -> Place:
@@ -246,10 +277,9 @@ def _flow_ms(view: PoolView, ahead: Ahead, seconds_each: float) -> float:
     """Time until the limits have let that much through, and what comes meanwhile and goes first."""
     if not view.limits:
         return 0.0
-    saved = min(view.levels.get(dimension, 0.0) * 60 / limit for dimension, limit in view.limits.items())
     wait_s = 0.0
     for _ in range(_ROUNDS):
-        wait_s = max(0.0, ahead.cost(wait_s) * seconds_each - saved)
+        wait_s = max(0.0, ahead.cost(wait_s) * seconds_each - view.saved_s)
     return wait_s * 1000
 
 

@@ -37,10 +37,17 @@ local function along(tier)
   return found
 end
 
+-- Cost of all that ever came, by the eighth of the line where it entered.
+local function arrived(tier)
+  local sums = {}
+  for eighth = 0, 8 do sums[eighth + 1] = field(meta, 'arrived:' .. tier .. ':' .. eighth) end
+  return sums
+end
+
 local tiers = {}
 for _, tier in ipairs(redis.call('SMEMBERS', key('tiers'))) do
   tiers[tier] = {T = precise(field(meta, 'T:' .. tier)), share = math.max(1, field(meta, 'share:' .. tier)),
-    sum = field(meta, 'sum:' .. tier), arrived = field(meta, 'arrived:' .. tier),
+    sum = field(meta, 'sum:' .. tier), arrived = arrived(tier),
     queued = redis.call('ZCARD', key('line:' .. tier)), along = ARGV[3] ~= '' and along(tier) or nil}
 end
 

@@ -7,9 +7,11 @@ production would tell. An attempt takes as long and costs as much as the `Provid
 from __future__ import annotations
 
 import heapq
+import math
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from services.pricing import PriceList, Tokens
@@ -22,6 +24,8 @@ from services.scheduler.waits import Place
 
 FIRST_OUTPUT_TOKENS = 600
 """Estimate of an answer before the first was seen, as `intake.py` has it."""
+PLACED = 500
+"""By one call of the script."""
 START_MS = 1_000_000_000_000
 """When virtual time begins: any moment does."""
 
@@ -63,6 +67,8 @@ class Plan:
     shares: Mapping[str, int]
     """By tier."""
     slots: int = 64
+    caps: Mapping[str, int] = field(default_factory=dict)
+    """Requests that a user of a tier may have outstanding; none is refused where a tier has no cap."""
 
     def cost(self, input_tokens: int, output_tokens: int, took_ms: int) -> float:
         """What an attempt costs of the pool, in provider-seconds; as the scripts have it."""
@@ -130,6 +136,7 @@ class Drive:
     def __init__(self, line: ValkeyLine, pool: str, plan: Plan, provider: Provider) -> None:
         self.line = line
         self.journeys: dict[str, Journey] = {}
+        self.refused: list[Arrival] = []
         self._pool = pool
         self._plan = plan
         self._provider = provider
@@ -137,6 +144,7 @@ class Drive:
         self._coming: list[tuple[int, int, Arrival]] = []
         self._running: list[tuple[int, str]] = []
         self._growing: dict[str, Course] = {}
+        self._outstanding: Counter[str] = Counter()
         self._sent = self._begun = 0
         self._looked_ms = -LOOK_MS
 
@@ -171,12 +179,20 @@ class Drive:
             heapq.heappush(self._coming, (arrival.at_ms, self._sent, arrival))
 
     async def _place_due(self, now_ms: int) -> None:
+        """What comes at the same moment is placed together, and then told: as a commit for many calls does it."""
+        due: list[Journey] = []
         while self._coming and self._coming[0][0] <= now_ms:
             _, number, arrival = heapq.heappop(self._coming)
-            request_id = f"req_{number:022d}"
-            journey = self.journeys[request_id] = Journey(request_id, arrival)
-            await self.line.place(self._pool, [self._row(journey)])
-            journey.told = (await self.places.of(self._pool, [request_id]))[request_id]
+            if self._outstanding[arrival.user] >= self._plan.caps.get(arrival.tier, math.inf):
+                self.refused.append(arrival)
+                continue
+            self._outstanding[arrival.user] += 1
+            due.append(Journey(f"req_{number:022d}", arrival))
+        for i in range(0, len(due), PLACED):
+            await self.line.place(self._pool, [self._row(journey) for journey in due[i : i + PLACED]])
+        for journey in due:
+            self.journeys[journey.request_id] = journey
+            journey.told = (await self.places.of(self._pool, [journey.request_id]))[journey.request_id]
 
     async def _dispatch(self, now_ms: int, respond: Respond | None) -> int:
         free = self._plan.slots - len(self._running)
@@ -213,6 +229,7 @@ class Drive:
             _, request_id = heapq.heappop(self._running)
             journey = self.journeys[request_id]
             journey.ended_ms = now_ms
+            self._outstanding[journey.arrival.user] -= 1
             del self._growing[request_id]
             journey.cost = self._plan.cost(journey.arrival.input_tokens, journey.output_tokens, journey.took_ms)
             await self.line.finish(self._row(journey), journey.arrival.input_tokens, journey.output_tokens)
