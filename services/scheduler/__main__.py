@@ -30,6 +30,7 @@ from services.scheduler.intake import Intake, Rules
 from services.scheduler.keeper import Keeper
 from services.scheduler.line import Identity, ValkeyLine
 from services.scheduler.outbox import Outbox
+from services.scheduler.places import Places
 from services.scheduler.providers import LIMITS, PlanError, Provider, read_provider
 from services.scheduler.rebuild import Rebuilder, SqlIdentity
 from services.scheduler.sameness import Sameness
@@ -142,7 +143,8 @@ def build(
         requests, line, generators, account, rules.prices, clock=clock, random_fraction=random_fraction,
         timeout_ms=settings.attempt_timeout_ms, on_settlement=outbox.poke,
     )  # fmt: skip
-    intake = Intake(requests, line, rules, slots=lambda: generators.slots, clock=clock)
+    places = Places(line, slots=lambda: generators.slots, clock=clock)
+    intake = Intake(requests, line, rules, places, clock=clock)
     watches = Watches(requests, line, intake.places, clock=clock, on_ended=attempts.abandon)
     set_limits = partial(put_limits, rules.provider, overrides)
     rebuilder = Rebuilder(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,9 +14,10 @@ from services.clock import Clock
 from services.pricing import PriceList
 from services.scheduler.life import LineUnavailable, Refused, Request, Requests, State, Submission, TierTerms
 from services.scheduler.line import ValkeyLine
+from services.scheduler.places import Places
 from services.scheduler.providers import Provider
 from services.scheduler.sameness import Sameness
-from services.scheduler.waits import Place, PoolView, cost_of, place_of, read_view
+from services.scheduler.waits import Place, PoolView
 from services.sql import StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -67,16 +68,12 @@ class Models:
 class Intake:
     """The requests' front desk."""
 
-    def __init__(
-        self, requests: Requests, line: ValkeyLine, rules: Rules, *, slots: Callable[[], int], clock: Clock
-    ) -> None:
-        """`slots` is how many attempts can run at once."""
+    def __init__(self, requests: Requests, line: ValkeyLine, rules: Rules, places: Places, *, clock: Clock) -> None:
         self._requests = requests
         self._line = line
         self._rules = rules
-        self._slots = slots
+        self._places = places
         self._clock = clock
-        self._views: dict[str, PoolView] = {}
         self._placing: set[asyncio.Task[None]] = set()
 
     def check(self, work: Work, models: Models) -> tuple[Work, str]:
@@ -99,8 +96,8 @@ class Intake:
 
     def estimate(self, work: Work, pool: str) -> tuple[int, int]:
         """Tokens in and out that a request will probably use."""
-        learned = self._views[pool].mean_output if pool in self._views else None
-        output = min(work.max_tokens, round(learned or FIRST_OUTPUT_TOKENS))
+        view = self._places.known(pool)
+        output = min(work.max_tokens, round((view.mean_output if view else None) or FIRST_OUTPUT_TOKENS))
         return TEMPLATE_TOKENS + round(len(work.prompt) / CHARACTERS_A_TOKEN), output
 
     def cache_key(self, user_id: str, work: Work) -> str | None:
@@ -148,37 +145,25 @@ class Intake:
     async def places(self, pool: str, request_ids: Sequence[str]) -> dict[str, Place]:
         """Where those of the requests stand that are queued."""
         try:
-            answer = await self._line.view(pool, request_ids)
+            return await self._places.of(pool, request_ids)
         except LineUnavailable:
             return await self._places_by_count(pool, request_ids)
-        view = self._views[pool] = read_view(answer)
-        slots = self._slots()
-        return {
-            request_id: place_of(
-                view, found["tier"], found["rank"], found["cost"], slots, int(found.get("not_before") or 0)
-            )
-            for request_id, found in zip(request_ids, answer["places"] or [], strict=False)
-            if found
-        }
 
-    async def would_be(self, tier: str, model: str) -> Place:
+    async def would_be(self, user_id: str, tier: str, model: str) -> Place:
         """The place a request sent now would get."""
         work, pool = self.check(Work("x", "mermaid", model, 2048), Models(frozenset(), True))
         try:
-            view = self._views[pool] = read_view(await self._line.view(pool))
+            return await self._places.would_be(pool, user_id, tier, *self.estimate(work, pool))
         except LineUnavailable:
             return Place(1, UNKNOWN_WAIT_MS, STORAGE)
-        queued = view.tiers[tier].queued if tier in view.tiers else 0
-        return place_of(view, tier, queued, cost_of(view, *self.estimate(work, pool)), self._slots())
 
     async def views(self) -> dict[str, PoolView]:
         """Every pool at a glance; a pool that cannot be read is left out."""
+        views = {}
         for pool in self._rules.provider.pools:
             with suppress(LineUnavailable):
-                self._views[pool] = read_view(await self._line.view(pool))
-                continue
-            self._views.pop(pool, None)
-        return dict(self._views)
+                views[pool] = await self._places.look(pool)
+        return views
 
     async def retier(self, changes: Sequence[tuple[str, TierTerms]]) -> None:
         """Keeps users' newest tiers and moves what they have waiting; after `LineUnavailable` to be repeated."""
@@ -195,21 +180,23 @@ class Intake:
         return {i: Place(1, UNKNOWN_WAIT_MS, STORAGE) for i in request_ids}
 
     async def _no_room(self, submission: Submission) -> Refused | None:
-        if self._full(submission):
-            # What is known may be old: nobody else may look while everybody is refused.
-            with suppress(LineUnavailable):
-                self._views[submission.pool] = read_view(await self._line.view(submission.pool))
-        return self._full(submission)
-
-    def _full(self, submission: Submission) -> Refused | None:
-        view = self._views.get(submission.pool)
-        tier = view.tiers.get(submission.tier.name) if view else None
-        if view is None or tier is None or tier.queued < self._rules.queue_length:
+        if not self._full(submission):
             return None
-        place = place_of(view, submission.tier.name, tier.queued, 1.0, self._slots())
+        s, place = submission, Place(0, UNKNOWN_WAIT_MS)
+        # What is known may be old: nobody else may look while everybody is refused.
+        with suppress(LineUnavailable):
+            estimate = (s.estimated_input_tokens, s.estimated_output_tokens)
+            place = await self._places.would_be(s.pool, s.user_id, s.tier.name, *estimate)
+        if not self._full(submission):
+            return None
         message = "The queue is full at the moment. Nothing was accepted; please try again a little later."
         figures = {"estimated_wait_ms": str(place.wait_ms)}
         return Refused("QUEUE_FULL", message, retry_after_ms=min(place.wait_ms, 60_000), figures=figures)
+
+    def _full(self, submission: Submission) -> bool:
+        view = self._places.known(submission.pool)
+        tier = view.tiers.get(submission.tier.name) if view else None
+        return tier is not None and tier.queued >= self._rules.queue_length
 
     def _place_later(self, request: Request) -> None:
         if len(self._placing) < 1_000:

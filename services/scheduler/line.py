@@ -246,9 +246,12 @@ class ValkeyLine:
         """Takes what an answer has used beyond what was assumed of it, while it is still being written."""
         await self._run("limit", pool, "grow", request_id, output_tokens)
 
-    async def view(self, pool: str, request_ids: Sequence[str] = ()) -> dict[str, Any]:
+    async def view(
+        self, pool: str, request_ids: Sequence[str] = (), *, whole: bool = False, asker: Sequence[object] = ()
+    ) -> dict[str, Any]:
         """The pool at a glance and where those requests stand; the form is written in view.lua."""
-        answer: dict[str, Any] = json.loads(await self._run("view", pool, *request_ids))
+        flag, who = "1" if whole else "", asker or ("", "", "", "")
+        answer: dict[str, Any] = json.loads(await self._run("view", pool, flag, *who, *request_ids))
         return answer
 
     async def events(self, pool: str, request_id: str, after: int) -> list[tuple[int, dict[str, Any]]]:

@@ -203,7 +203,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         return answer
 
     async def GetWait(self, request: pb.GetWaitRequest, context: Any) -> pb.GetWaitResponse:
-        place = await self._intake.would_be(request.tier.name, request.model)
+        place = await self._intake.would_be(request.user_id, request.tier.name, request.model)
         outstanding = await self._requests.outstanding(request.user_id)
         return pb.GetWaitResponse(place=messages.place(place), outstanding=outstanding)
 

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from services.scheduler.positions import NOTHING, Along, Standing, first_positions, position_of, read_along
 
 ROUNDED_MS = 100
 """Waits are told in whole tenths of a second: more would be false precision."""
 MAX_WAIT_MS = 7 * 86_400_000
 """Estimates stay finite: beyond a week the figure says nothing."""
+DRIFT = 1.5
+"""Costs that changed by less since they were placed are the noise of what is learned: the speed makes up for them."""
 DEFAULT_MEAN_MS = 8_000.0
 """Length of an attempt before the first was seen."""
+SPEED_S = 300.0
+"""Over how many seconds of work the speed is averaged."""
+TRUSTED_S = 20.0
+"""The limits themselves count as this many seconds of experience."""
+RATE_SLOT_S = 30.0
+RATE_WEIGHT = 0.15
+"""Of each slot of arrivals: the last minutes decide."""
+RATE_JUMP = 2.0
+"""A slot counts as at most so many times what was usual: a burst is no stream."""
+GAP_S = 15.0
+"""Two looks further apart say nothing of what was between them."""
+_ROUNDS = 30
+"""Of refining the wait: each adds what arrives meanwhile, and nothing changes once that is small."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +53,9 @@ class TierView:
     queued: int
     queued_cost: float
     """Sum of the costs of what is queued, in provider-seconds."""
-
-    @property
-    def mean_cost(self) -> float:
-        """Cost of one queued request."""
-        return max(self.queued_cost / self.queued, 1e-9) if self.queued else 0.0
+    arrived: tuple[float, ...]
+    """Cost of all that was ever placed, by the eighth of the line where it entered; the ninth: last of all."""
+    along: Along | None
 
 
 @dataclass(frozen=True)
@@ -48,9 +63,13 @@ class PoolView:
     """One pool at one moment."""
 
     now_ms: int
+    virtual_time: float
     tiers: Mapping[str, TierView]
     limits: Mapping[str, float]
     levels: Mapping[str, float]
+    part: float
+    """Of the limits that is ours: others may use the key too."""
+    concurrency: float
     running: int
     paused_until_ms: int
     paused_why: str
@@ -63,19 +82,39 @@ class PoolView:
         """How long dispatch is known to stand still from now."""
         return max(0, self.paused_until_ms - self.now_ms)
 
+    @property
+    def saved_s(self) -> float:
+        """Provider-seconds that could be served at once."""
+        return min((self.levels.get(name, 0.0) * 60 / limit for name, limit in self.limits.items()), default=0.0)
+
+    @property
+    def backlog_s(self) -> float:
+        """Provider-seconds that cannot."""
+        return sum(tier.queued_cost for tier in self.tiers.values()) - self.saved_s
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where view.lua found a request."""
+
+    tier: str
+    rank: int
+    """0 is next of its tier."""
+    cost: float
+    not_before_ms: int
+
 
 def read_view(answer: Mapping[str, Any]) -> PoolView:
     """The pool as view.lua describes it (an empty table of Lua arrives as an empty object)."""
     bucket = answer["bucket"] or {}
-    tiers = {
-        name: TierView(tier["T"], tier["share"], tier["queued"], tier["sum"])
-        for name, tier in (answer["tiers"] or {}).items()
-    }
     return PoolView(
         now_ms=int(answer["now"]),
-        tiers=tiers,
+        virtual_time=answer["V"],
+        tiers={name: _tier(tier) for name, tier in (answer["tiers"] or {}).items()},
         limits=answer["limits"] or {},
         levels=answer["levels"] or {},
+        part=float(bucket.get("part", 1)),
+        concurrency=answer.get("concurrency") or math.inf,
         running=answer["running"],
         paused_until_ms=int(float(bucket.get("paused_until", 0))),
         paused_why=bucket.get("paused_why", ""),
@@ -85,49 +124,168 @@ def read_view(answer: Mapping[str, Any]) -> PoolView:
     )
 
 
-def cost_of(view: PoolView, input_tokens: int, output_tokens: int) -> float:
-    """A request's share of the pool in provider-seconds; as place.lua computes it."""
-    need = {
-        "requests": 1,
-        "tokens": input_tokens + output_tokens,
-        "input_tokens": input_tokens,
-        "output_tokens": output_tokens,
-    }
-    return max((need[dimension] * 60 / limit for dimension, limit in view.limits.items()), default=1.0)
+def _tier(told: Mapping[str, Any]) -> TierView:
+    queued, cost = told["queued"], told["sum"]
+    along = read_along(told["along"], queued, cost) if "along" in told else None
+    return TierView(float(told["T"]), told["share"], queued, cost, tuple(told["arrived"]), along)
 
 
-def place_of(view: PoolView, tier: str, rank: int, cost: float, slots: int, not_before_ms: int = 0) -> Place:
-    """The place of a request with `rank` requests of its own tier ahead; `slots` attempts can run at once.
+def read_spot(found: Mapping[str, Any]) -> Spot:
+    """A place of view.lua."""
+    return Spot(found["tier"], found["rank"], found["cost"], int(found.get("not_before") or 0))
 
-    Tiers are served so that T + cost/share stays level, so another tier's requests go first as
-    far as their T does not pass the one this request will have.
-    """
-    own = view.tiers.get(tier)
-    ahead_cost = rank * own.mean_cost if own else 0.0
-    position = 1 + rank
-    finish = (own.virtual_time if own else 0.0) + (ahead_cost + cost) / (own.share if own else 1.0)
-    for name, other in view.tiers.items():
-        if name != tier and other.queued:
-            fit = (finish - other.virtual_time) * other.share / other.mean_cost
-            count = max(0, min(other.queued, math.floor(fit + 1e-9)))
-            position += count
-            ahead_cost += count * other.mean_cost
-    wait_ms = max(_flow_ms(view, ahead_cost + cost), _slots_ms(view, position, slots)) + view.pause_ms
-    wait_ms = min(MAX_WAIT_MS, max(wait_ms, not_before_ms - view.now_ms))
+
+@dataclass
+class Learned:
+    """What a pool was seen to do: how fast it serves, and how much each tier goes on sending."""
+
+    last: PoolView | None = None
+    served_s: float = 0.0
+    busy_s: float = 0.0
+    rates: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Provider-seconds that arrive a second, by tier and by the eighth of the line where they enter."""
+    _slot: PoolView | None = None
+    _slots: int = 0
+
+    def rate(self, tier: str) -> float:
+        """All that a tier sends."""
+        return sum(self.rates.get(tier, ()))
+
+    def overtaking(self, tier: str, part: float) -> float:
+        """What of its tier overtakes a request that has `part` of the line ahead, on its whole way to the front."""
+        # Of those that enter in an eighth: as long as it is still further back.
+        ways = ((rate, (i + 0.5) / 8) for i, rate in enumerate(self.rates.get(tier, ())[:8]))
+        return sum(rate * (1 - where / part) for rate, where in ways if where < part)
+
+    @property
+    def speed(self) -> float:
+        """Provider-seconds served a second while work waits: 1 if estimates were right and limits the only bound."""
+        return max(0.01, (self.served_s + TRUSTED_S) / (self.busy_s + TRUSTED_S))
+
+    def see(self, view: PoolView) -> None:
+        """Another look at the pool."""
+        last, self.last = self.last, view
+        if last is None or not 0 < view.now_ms - last.now_ms <= GAP_S * 1000:
+            self._slot = view
+            return
+        # Enough waited to be busy with all the time.
+        if last.backlog_s > (view.now_ms - last.now_ms) / 1000 and not (last.pause_ms or view.pause_ms):
+            self._learn_speed(last, view)
+        self._learn_rates(view)
+
+    def _learn_speed(self, last: PoolView, view: PoolView) -> None:
+        seconds = (view.now_ms - last.now_ms) / 1000
+        kept = math.exp(-seconds / SPEED_S)
+        # What others left of the key is not what we are capable of.
+        served = max(0.0, _left(view) - _left(last)) * drift_of(last) / last.part
+        self.served_s = self.served_s * kept + served
+        self.busy_s = self.busy_s * kept + seconds
+
+    def _learn_rates(self, view: PoolView) -> None:
+        slot = self._slot or view
+        seconds = (view.now_ms - slot.now_ms) / 1000
+        if seconds < RATE_SLOT_S:
+            return
+        self._slot, self._slots = view, self._slots + 1
+        weight = max(1 / self._slots, 1 - (1 - RATE_WEIGHT) ** (seconds / RATE_SLOT_S))
+        for name, tier in view.tiers.items():
+            before = slot.tiers[name].arrived if name in slot.tiers else (0.0,) * len(tier.arrived)
+            seen = [max(0.0, now - then) / seconds for now, then in zip(tier.arrived, before, strict=True)]
+            usual = self.rates.get(name, (0.0,) * len(seen))
+            # 0.02: what one that never sent anything may jump to.
+            most = RATE_JUMP * max(sum(usual), 0.02) if self._slots > 1 else sum(seen)
+            part = min(1.0, most / max(sum(seen), 1e-9))
+            self.rates[name] = tuple(u + weight * (s * part - u) for u, s in zip(usual, seen, strict=True))
+
+
+def _left(view: PoolView) -> float:
+    """All that ever left the line."""
+    return sum(sum(tier.arrived) - tier.queued_cost for tier in view.tiers.values())
+
+
+def drift_of(view: PoolView) -> float:
+    """What is queued at today's limits, over what it was thought to cost when it was placed."""
+    known = [(t.queued_cost, t.along.drift) for t in view.tiers.values() if t.along and t.queued]
+    total = sum(cost for cost, _ in known)
+    drift = sum(cost * drift for cost, drift in known) / total if total > 0 else 1.0
+    return drift if not 1 / DRIFT < drift < DRIFT else 1.0
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What will be served up to and with a request."""
+
+    position: int
+    own: float
+    """Cost of its own tier's, itself included."""
+    overtaking: float
+    """What of its own tier comes and goes first, a second."""
+    share: float
+    lead: float
+    """What its tier's time is now."""
+    others: tuple[tuple[float, float, float, float], ...]
+    """For each other tier: its time now, its share, cost it has queued, cost it sends a second."""
+
+    def cost(self, wait_s: float) -> float:
+        """All of it, if so much time passes."""
+        own = self.own + self.overtaking * wait_s
+        finish = self.lead + own / self.share
+        return own + sum(
+            min(max(0.0, (finish - time) * share), queued + rate * wait_s) for time, share, queued, rate in self.others
+        )
+
+
+def standings(view: PoolView, whole: PoolView) -> dict[str, Standing]:
+    """The tiers of a glance, with the lines of a whole look not long before."""
+    found = {}
+    for name, tier in view.tiers.items():
+        seen = whole.tiers.get(name)
+        along = tier.along or ((seen and seen.along) or NOTHING).up_to(tier.queued, tier.queued_cost)
+        # One with nothing in line will begin at the pool's virtual time.
+        start = tier.virtual_time if tier.queued else max(tier.virtual_time, view.virtual_time)
+        found[name] = Standing(start, tier.share, tier.queued, along)
+    return found
+
+
+def ahead_of(view: PoolView, whole: PoolView, learned: Learned, spot: Spot) -> Ahead:
+    """What goes before a request and with it."""
+    tiers = standings(view, whole)
+    mine = tiers.get(spot.tier) or Standing(view.virtual_time, 1.0, 0, NOTHING)
+    own = mine.along.cost_of_first(spot.rank) + spot.cost
+    finish = mine.virtual_time + own / mine.share
+    others = tuple(
+        (t.virtual_time, t.share, view.tiers[name].queued_cost, learned.rate(name))
+        for name, t in tiers.items()
+        if name != spot.tier
+    )
+    overtaking = learned.overtaking(spot.tier, spot.rank / max(1, mine.queued))
+    position = position_of(tiers, spot.tier, spot.rank, finish)
+    return Ahead(position, own, overtaking, mine.share, mine.virtual_time, others)
+
+
+def place_of(view: PoolView, whole: PoolView, learned: Learned, spot: Spot, slots: int) -> Place:
+    """The place of a request in line; `slots` attempts can run at once."""
+    ahead = ahead_of(view, whole, learned, spot)
+    seconds_each = drift_of(whole) / (learned.speed * view.part)
+    wait_ms = max(_flow_ms(view, ahead, seconds_each), _slots_ms(view, ahead.position, slots))
+    wait_ms = min(MAX_WAIT_MS, max(wait_ms + view.pause_ms, spot.not_before_ms - view.now_ms))
     paused = view.paused_why if view.pause_ms else ""
-    return Place(position, rounded(wait_ms), paused, view.paused_until_ms if paused else None)
+    return Place(ahead.position, rounded(wait_ms), paused, view.paused_until_ms if paused else None)
 
 
-def _flow_ms(view: PoolView, cost: float) -> float:
-    """Time until the buckets have let that much through."""
+def _flow_ms(view: PoolView, ahead: Ahead, seconds_each: float) -> float:
+    """Time until the limits have let that much through, and what comes meanwhile and goes first."""
     if not view.limits:
         return 0.0
-    saved = min(view.levels.get(dimension, 0.0) * 60 / limit for dimension, limit in view.limits.items())
-    return max(0.0, cost - saved) * 1000
+    wait_s = 0.0
+    for _ in range(_ROUNDS):
+        wait_s = max(0.0, ahead.cost(wait_s) * seconds_each - view.saved_s)
+    return wait_s * 1000
 
 
-def _slots_ms(view: PoolView, position: int, slots: int) -> float:
+def _slots_ms(view: PoolView, position: int, slots: float) -> float:
     """Time until enough running attempts have ended."""
+    slots = min(slots, view.concurrency)
     if slots <= 0:
         return view.mean_ms * position
     return max(0, position - max(0, slots - view.running)) * view.mean_ms / slots
@@ -136,3 +294,8 @@ def _slots_ms(view: PoolView, position: int, slots: int) -> float:
 def rounded(wait_ms: float) -> int:
     """Up to whole tenths of a second."""
     return math.ceil(max(0.0, wait_ms) / ROUNDED_MS) * ROUNDED_MS
+
+
+def exact_positions(whole: PoolView) -> dict[str, int]:
+    """The first hundred, by id."""
+    return first_positions(standings(whole, whole))

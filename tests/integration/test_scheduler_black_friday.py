@@ -6,95 +6,52 @@ through the scripts that production runs.
 
 from __future__ import annotations
 
-import heapq
 import random
-from collections.abc import AsyncIterator
-from dataclasses import replace
 from statistics import median
 
 import pytest
 
-from services.scheduler import line as line_module
-from services.scheduler.life import Request
-from services.scheduler.line import Identity, ValkeyLine
-from services.scheduler.waits import Place, place_of, read_view
+from services.scheduler.planner.drive import Answer, Arrival, Drive, Journey, Plan, virtual_line
 from tests.servers.valkey import ValkeyServer
-from tests.unit.test_scheduler_outcomes import a_request
 
-POOL, START_MS, SLOTS = "sonnet", 1_000_000_000, 64
-ANSWER_MS = (4_000, 12_000)
+PLAN = Plan({"requests": 100, "tokens": 800_000}, {"pro": 4})
 
 
-@pytest.fixture
-async def line(valkey: ValkeyServer) -> AsyncIterator[ValkeyLine]:
-    identity = Identity(1, valkey.client().info("server")["run_id"])
-    client = line_module.connect(valkey.url, identity)
-    line = ValkeyLine(client, identity, virtual_now_ms=START_MS)
-    valkey.client().hset(f"{line_module.base_key(POOL)}meta", "epoch", "1")
-    await line.set_limits(POOL, "plan", {"requests": 100, "tokens": 800_000})
-    await line.dispatch(POOL, 0, None)
-    yield line
-    await client.aclose()
+class Steady:
+    """Answers of one length that take 4 to 12 s."""
+
+    def __init__(self) -> None:
+        self._dice = random.Random(8)
+
+    def answer(self, arrival: Arrival) -> Answer:
+        return Answer(700, self._dice.randint(4_000, 12_000))
 
 
-async def test_a_thousand_requests_in_a_minute_are_served_in_ten(line: ValkeyLine) -> None:
+async def test_a_thousand_requests_in_a_minute_are_served_in_ten(valkey: ValkeyServer) -> None:
     dice = random.Random(7)
-    arrivals = sorted((START_MS + dice.randrange(60_000), n) for n in range(1_000))
-    requests = {
-        f"req_{n:04d}": replace(
-            a_request(), request_id=f"req_{n:04d}", user_id=f"user{n % 100}", pool=POOL,
-            estimated_input_tokens=500, estimated_output_tokens=700,
-        )
-        for n in range(1_000)
-    }  # fmt: skip
-    told: dict[str, tuple[int, Place]] = {}
-    begun: dict[str, int] = {}
-    ends: list[tuple[int, str]] = []
-    while len(begun) < 1_000:
-        now_ms = line.virtual_now_ms or 0
-        while arrivals and arrivals[0][0] <= now_ms:
-            _, number = arrivals.pop(0)
-            request = requests[f"req_{number:04d}"]
-            await line.place(POOL, [request])
-            told[request.request_id] = (now_ms, await place(line, request))
-        while ends and ends[0][0] <= now_ms:
-            _, request_id = heapq.heappop(ends)
-            await line.finish(replace(requests[request_id], attempt=1), 500, 700)
-        taken = await line.dispatch(POOL, SLOTS - len(ends), None)
-        for request_id, _ in taken.request_ids:
-            begun[request_id] = now_ms
-            heapq.heappush(ends, (now_ms + dice.randint(*ANSWER_MS), request_id))
-        moments = [arrivals[0][0]] if arrivals else []
-        moments += [ends[0][0]] if ends else []
-        moments += [now_ms + taken.wait_ms] if taken.wait_ms >= 0 else []
-        line.virtual_now_ms = max(now_ms + 1, min(moments))
-    check_flow(begun)
-    check_words(told, begun)
+    arrivals = [Arrival(dice.randrange(60_000), f"user{n % 100}", "pro", 500) for n in range(1_000)]
+    async with virtual_line(valkey.url, "sonnet") as line:
+        journeys = await Drive(line, "sonnet", PLAN, Steady()).run(arrivals)
+    assert len(journeys) == 1_000
+    assert all(journey.ended_ms for journey in journeys)
+    check_flow([journey.begun_ms or 0 for journey in journeys])
+    check_words(journeys)
 
 
-async def place(line: ValkeyLine, request: Request) -> Place:
-    answer = await line.view(POOL, [request.request_id])
-    found = answer["places"][0]
-    return place_of(read_view(answer), found["tier"], found["rank"], found["cost"], SLOTS)
-
-
-def check_flow(begun: dict[str, int]) -> None:
-    assert max(begun.values()) - START_MS <= 10.2 * 60_000, "a thousand at a hundred a minute"
-    times = sorted(begun.values())
+def check_flow(begun: list[int]) -> None:
+    times = sorted(begun)
+    assert times[-1] <= 10.2 * 60_000, "a thousand at a hundred a minute"
     for earlier, later in zip(times, times[100:], strict=False):
         assert later - earlier >= 60_000, "never more than a hundred in any minute"
 
 
-def check_words(told: dict[str, tuple[int, Place]], begun: dict[str, int]) -> None:
+def check_words(journeys: list[Journey]) -> None:
     """Once all have come nobody overtakes, so the words of the last to come can be held against what happened."""
-    late = {i: words for i, words in told.items() if words[0] >= START_MS + 50_000}
-    errors = []
-    for request_id, (at_ms, words) in late.items():
-        had_ms = begun[request_id] - at_ms
-        errors.append(abs(words.wait_ms - had_ms) / max(had_ms, 5_000))
-    assert len(late) > 100
+    told = {c.request_id: (c.told, c.waited_ms or 0) for c in journeys if c.told and c.arrival.at_ms >= 50_000}
+    errors = sorted(abs(words.wait_ms - had_ms) / max(had_ms, 5_000) for words, had_ms in told.values())
+    assert len(told) > 100
     assert median(errors) <= 0.10
-    assert sorted(errors)[int(0.9 * len(errors))] <= 0.25
-    somewhere = min(late.values(), key=lambda words: abs(words[1].position - 523))[1]
+    assert errors[int(0.9 * len(errors))] <= 0.25
+    somewhere = min((words for words, _ in told.values()), key=lambda words: abs(words.position - 523))
     assert 480 <= somewhere.position <= 560
     assert somewhere.wait_ms == pytest.approx(somewhere.position * 600, rel=0.05), "523rd: about five minutes"

@@ -8,6 +8,15 @@
 -- Returns the number of requests placed.
 local bucket, _, limits = load_bucket()
 local placed, floor = 0, ARGV[#ARGV]
+
+-- How much comes, by how far along the line it enters, in eighths (8: last of all): what that overtakes waits longer.
+local function count_arrival(r)
+  local line = key('line:' .. r.tier)
+  local rank, queued = redis.call('ZRANK', line, r.member) or 0, redis.call('ZCARD', line)
+  local eighth = rank + 1 >= queued and 8 or math.floor(8 * rank / queued)
+  redis.call('HINCRBYFLOAT', meta, 'arrived:' .. r.tier .. ':' .. eighth, r.cost)
+end
+
 for i = 3, #ARGV - 1, 12 do
   local r = read(ARGV[i])
   if not r.closed and not (r.member and held(r)) then
@@ -28,6 +37,7 @@ for i = 3, #ARGV - 1, 12 do
     redis.call('HSET', meta, 'share:' .. r.tier, ARGV[i + 2])
     redis.call('SADD', key('tiers'), r.tier)
     queue(r, tonumber(ARGV[i + 9]), true)
+    count_arrival(r)
     placed = placed + 1
   end
 end
