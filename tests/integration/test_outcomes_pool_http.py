@@ -140,7 +140,9 @@ async def test_a_request_that_alone_draws_errors_cannot_stop_the_pool(
             ended = await way.end(await way.submit(f"other {i}"))
             assert (ended.state, ended.attempts) == (pb.STATE_COMPLETED, 1)
             assert (await way.pause())[0] == ""
-        assert tries <= way.row(poison)["attempt"] == len(await way.calls(f"poison, {LONG}"))
+        calls = len(await way.calls(f"poison, {LONG}"))
+        # One may just have begun and not be there yet.
+        assert tries <= calls <= way.row(poison)["attempt"] <= len(await way.calls(f"poison, {LONG}")) + 1
 
 
 @pytest.mark.parametrize("fault", ["cut", "529"])
@@ -179,9 +181,12 @@ async def test_three_429s_while_others_pass_are_the_requests_own_fault(way: Way)
 
     passing = asyncio.create_task(keep_passing())
     ended = await way.end(poison)
+    assert not passing.done(), "nobody else was refused"
     passing.cancel()
-    assert (ended.state, ended.code, ended.attempts) == (pb.STATE_FAILED, pb.FAILURE_CODE_PROVIDER_REJECTED, 3)
-    assert len(await way.calls("poison")) == 3
+    assert (ended.state, ended.code) == (pb.STATE_FAILED, pb.FAILURE_CODE_PROVIDER_REJECTED)
+    # The second may come before anybody else was served, and then says nothing.
+    assert 3 <= ended.attempts <= 4
+    assert len(await way.calls("poison")) == ended.attempts
     assert others >= 2
     assert not (await way.scheduler.quota.end(poison)).counted
 
