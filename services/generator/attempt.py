@@ -125,6 +125,10 @@ class Upstream(Protocol):
         """One answer, to its proper end; raises Failure. Closing the generator closes the connection."""
         ...
 
+    async def count(self, call: Call) -> int:
+        """Input tokens of a call that is not made; raises Failure."""
+        ...
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -178,9 +182,7 @@ class Attempts:
 
     async def run(self, work: Work) -> AsyncGenerator[Step, None]:
         """The attempt's steps, a Result last; raises Failure after the usage of whatever was paid for."""
-        call = Call(
-            work.model, work.max_tokens, self._prompts.system(work.kind), (("user", self._prompts.ask(work.prompt)),)
-        )
+        call = self._first_call(work)
         for number in range(1, LAST_TURN + 1):
             turn = _Turn(number, Extractor(), [])
             async with aclosing(self._speak(turn, call)) as steps:
@@ -199,6 +201,14 @@ class Attempts:
             said = "".join(turn.answer).strip() or "(nothing)"
             call = replace(call, messages=(*call.messages[:1], ("assistant", said), ("user", again)))
         raise Failure(FailureKind.INVALID_DIAGRAM, f"No diagram came of it: {drawing.problem}", 200, spent_tokens=True)
+
+    async def count(self, work: Work) -> int:
+        """Input tokens of the first call, as the provider counts them. Raises Failure."""
+        return await self._upstream.count(self._first_call(work))
+
+    def _first_call(self, work: Work) -> Call:
+        asked = (("user", self._prompts.ask(work.prompt)),)
+        return Call(work.model, work.max_tokens, self._prompts.system(work.kind), asked)
 
     async def probe(self, model: str) -> tuple[Limit, ...]:
         """The smallest call there is, to its end; the limits that its headers named. Raises Failure."""

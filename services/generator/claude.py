@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -72,20 +72,28 @@ class Claude:
         finally:
             span.end()
 
+    async def count(self, call: Call) -> int:
+        """Input tokens of a call that is not made; raises Failure."""
+        with self._translated(call):
+            counted = await self._client.messages.count_tokens(model=call.model, **_words(call))
+            return int(counted.input_tokens)
+
     async def _events(self, call: Call) -> AsyncGenerator[Opened | Said | Tally, None]:
-        try:
+        with self._translated(call):
             stream: Any = await self._client.messages.create(
-                model=call.model,
-                max_tokens=call.max_tokens,
-                system=call.system or anthropic.omit,
-                messages=[{"role": role, "content": text} for role, text in call.messages],  # type: ignore[misc]
-                stream=True,
+                model=call.model, max_tokens=call.max_tokens, stream=True, **_words(call)
             )
             async with stream:
                 headers = stream.response.headers
                 yield Opened(limits_of(headers, self._clock.now_ms()), headers.get("request-id", ""))
                 async for event in _read(stream):
                     yield event
+
+    @contextmanager
+    def _translated(self, call: Call) -> Generator[None]:
+        """The SDK's errors as failures."""
+        try:
+            yield
         except anthropic.APIStatusError as error:
             raise self._failure(error, call) from None
         except (anthropic.AnthropicError, httpx2.HTTPError, httpx2.StreamError) as error:
@@ -104,6 +112,11 @@ class Claude:
         private = (call.system, *(text for _, text in call.messages), self._client.api_key or "")
         limits = limits_of(headers, now_ms) if status != 200 else ()
         return Failure(kind, told(kind, text, private), status, str(error.type or ""), code, delay_ms, limits)
+
+
+def _words(call: Call) -> dict[str, Any]:
+    messages = [{"role": role, "content": text} for role, text in call.messages]
+    return {"system": call.system or anthropic.omit, "messages": messages}
 
 
 async def _read(stream: Any) -> AsyncGenerator[Said | Tally, None]:

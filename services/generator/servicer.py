@@ -24,6 +24,7 @@ from services.templates import VERSION
 SERVICE = "headgate.generator.v1.GeneratorService"
 DOMAIN = "generator.headgate"
 MOST_TOKENS = 32_768
+COUNT_S = 5.0
 PROBE_S = 10.0
 """As any unary call between the services; one token takes far less."""
 CODES = {
@@ -86,6 +87,16 @@ class Servicer(GeneratorServiceServicer):
         try:
             async with asyncio.timeout(remaining_s(PROBE_S)):
                 return pb.ProbeResponse(limits=_limits_of(await self._attempts.probe(request.model)))
+        except TimeoutError:
+            raise Failure(FailureKind.UNAVAILABLE, sentence(FailureKind.UNAVAILABLE)) from None
+
+    async def CountTokens(self, request: pb.CountTokensRequest, context: Any) -> pb.CountTokensResponse:
+        """The provider's count; it takes no slot either."""
+        kind = request.diagram_type
+        work = _work_of(pb.GenerateRequest(prompt=request.prompt, diagram_type=kind, model=request.model, max_tokens=1))
+        try:
+            async with asyncio.timeout(remaining_s(COUNT_S)):
+                return pb.CountTokensResponse(input_tokens=await self._attempts.count(work))
         except TimeoutError:
             raise Failure(FailureKind.UNAVAILABLE, sentence(FailureKind.UNAVAILABLE)) from None
 

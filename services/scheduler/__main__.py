@@ -78,7 +78,9 @@ def read_rules(settings: Settings) -> Rules:
     model = settings.model or str(yaml.safe_load((config_dir() / "prices.yaml").read_text())["default_model"])
     if provider.pool_of(model) is None or model not in prices.models:
         raise process.StartError(f"HEADGATE_MODEL is wrong: '{model}' has no pool or no price in config/.")
-    return Rules(provider, prices, model, settings.queue_length, Sameness(settings.cache_scope))
+    return Rules(
+        provider, prices, model, settings.queue_length, settings.longest_wait_ms, Sameness(settings.cache_scope)
+    )
 
 
 @dataclass
@@ -144,7 +146,7 @@ def build(
         timeout_ms=settings.attempt_timeout_ms, on_settlement=outbox.poke,
     )  # fmt: skip
     places = Places(line, slots=lambda: generators.slots, clock=clock)
-    intake = Intake(requests, line, rules, places, clock=clock)
+    intake = Intake(requests, line, rules, places, generators.count_tokens, clock=clock)
     watches = Watches(requests, line, intake.places, clock=clock, on_ended=attempts.abandon)
     set_limits = partial(put_limits, rules.provider, overrides)
     rebuilder = Rebuilder(

@@ -31,6 +31,7 @@ SILENCE_S = 10.0
 RESOLVE_S = 5.0
 LAST_WORD_S = 1.0
 PROBE_TIMEOUT_S = 10.0
+COUNT_TIMEOUT_S = 5.0
 _DIMENSIONS = {
     pb.DIMENSION_REQUESTS: "requests",
     pb.DIMENSION_TOKENS: "tokens",
@@ -172,6 +173,15 @@ class Generators:
             await GeneratorServiceStub(worker.channel).Probe(pb.ProbeRequest(model=model), timeout=PROBE_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise _failed(error, draining=worker.draining) from error
+
+    async def count_tokens(self, model: str, diagram_type: str, prompt: str) -> int | None:
+        """Input tokens as the provider counts them; None if that cannot be learned now."""
+        asked = pb.CountTokensRequest(prompt=prompt, diagram_type=diagram_type, model=model)
+        with suppress(AttemptFailed, grpc.aio.AioRpcError):
+            worker = self._pick(math.inf)
+            answer = await GeneratorServiceStub(worker.channel).CountTokens(asked, timeout=COUNT_TIMEOUT_S)
+            return int(answer.input_tokens)
+        return None
 
     def _pick(self, slots: float) -> _Worker:
         ready = [w for w in self._workers.values() if w.ready and w.running < slots]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,9 +32,15 @@ FIRST_OUTPUT_TOKENS = 600
 """Length of a diagram before the first was seen; never max_tokens, which would starve the pool."""
 _KINDS = "flowchart sequence class state er gantt mindmap pie journey timeline quadrant gitgraph c4 block"
 DIAGRAM_TYPES = frozenset([*_KINDS.split(), "architecture", "sankey", "mermaid"])
+LOOKS_LONG = 2
+"""A backlog of so small a part of the longest wait calls for an exact look: others may leave us half of the key."""
 STORAGE = "storage"
 UNKNOWN_WAIT_MS = 10_000
 """Told, with `paused`, while the store of the order is away."""
+
+
+CountTokens = Callable[[str, str, str], Awaitable[int | None]]
+"""(model, diagram type, prompt) to the provider's count; None if it cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,8 @@ class Rules:
     prices: PriceList
     default_model: str
     queue_length: int
+    longest_wait_ms: int
+    """Nothing more is accepted while a request would wait longer."""
     sameness: Sameness
 
 
@@ -68,11 +77,21 @@ class Models:
 class Intake:
     """The requests' front desk."""
 
-    def __init__(self, requests: Requests, line: ValkeyLine, rules: Rules, places: Places, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        line: ValkeyLine,
+        rules: Rules,
+        places: Places,
+        count_tokens: CountTokens,
+        *,
+        clock: Clock,
+    ) -> None:
         self._requests = requests
         self._line = line
         self._rules = rules
         self._places = places
+        self._count_tokens = count_tokens
         self._clock = clock
         self._placing: set[asyncio.Task[None]] = set()
 
@@ -106,6 +125,7 @@ class Intake:
 
     async def submit(self, submission: Submission) -> tuple[Request, Place, bool]:
         """Accepts a request for good; (request, place, whether it was accepted before)."""
+        await self._fits(submission)
         full = await self._no_room(submission)
         request, replayed = await self._requests.submit(submission, self._clock.now_ms(), full)
         if replayed:
@@ -179,19 +199,38 @@ class Intake:
             return {i: Place(max(1, queued), UNKNOWN_WAIT_MS, STORAGE) for i in request_ids}
         return {i: Place(1, UNKNOWN_WAIT_MS, STORAGE) for i in request_ids}
 
+    async def _fits(self, s: Submission) -> None:
+        """Refuses what needs more input than the provider allows in a whole minute: it could never be served."""
+        view = self._places.known(s.pool)
+        limits = view.limits if view else {}
+        limit = min(limits.get("tokens", math.inf), limits.get("input_tokens", math.inf))
+        # A character can be a token of its own; only where even that would not fit the provider is asked.
+        if TEMPLATE_TOKENS + len(s.prompt) <= limit:
+            return
+        counted = await self._count_tokens(s.model, s.diagram_type, s.prompt)
+        if counted is not None and counted > limit:
+            message = f"This needs {counted} input tokens; the provider allows {round(limit)} a minute. Shorten it."
+            raise Refused("TOO_LARGE", message)
+
     async def _no_room(self, submission: Submission) -> Refused | None:
-        if not self._full(submission):
+        if not self._crowded(submission):
             return None
         s, place = submission, Place(0, UNKNOWN_WAIT_MS)
         # What is known may be old: nobody else may look while everybody is refused.
         with suppress(LineUnavailable):
             estimate = (s.estimated_input_tokens, s.estimated_output_tokens)
             place = await self._places.would_be(s.pool, s.user_id, s.tier.name, *estimate)
-        if not self._full(submission):
+        if not (self._full(submission) or place.wait_ms > self._rules.longest_wait_ms):
             return None
         message = "The queue is full at the moment. Nothing was accepted; please try again a little later."
         figures = {"estimated_wait_ms": str(place.wait_ms)}
         return Refused("QUEUE_FULL", message, retry_after_ms=min(place.wait_ms, 60_000), figures=figures)
+
+    def _crowded(self, submission: Submission) -> bool:
+        """Whether it is worth a look if there is room."""
+        view = self._places.known(submission.pool)
+        long = view is not None and view.backlog_s * 1000 > self._rules.longest_wait_ms / LOOKS_LONG
+        return long or self._full(submission)
 
     def _full(self, submission: Submission) -> bool:
         view = self._places.known(submission.pool)

@@ -45,6 +45,8 @@ class Settings:
     """Who is given an answer that an equal request got: everybody, only the same user, nobody."""
     cache_ttl_ms: int = variable("HEADGATE_CACHE_TTL_MS", integer(0, 2_592_000_000), default=86_400_000)
     """How long an answer is given again; equal requests that wait at the same time share one in any case."""
+    longest_wait_ms: int = variable("HEADGATE_LONGEST_WAIT_MS", integer(1_000, 604_800_000), default=86_400_000)
+    """Nothing more is accepted while a request would wait longer."""
     retention_days: int = variable("HEADGATE_RETENTION_DAYS", integer(1, 3_650), default=30)
     """How long ended requests are kept, prompt and answer included."""
     drain_ms: int = variable("HEADGATE_DRAIN_MS", integer(0, 3_600_000), default=25_000)

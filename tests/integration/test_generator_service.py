@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from headgate.generator.v1 import generator_pb2 as pb
 
 from services.generator.source import KINDS, kind_of
-from services.rpc.status import Refusal
+from services.rpc.status import Refusal, refusal_of
 from services.templates import VERSION
 from tests.servers.emulator import FAST, Emulator, running_emulator
 from tests.servers.generator import ROOT, Generator, environment, request, running_generator
@@ -296,6 +296,23 @@ async def test_a_probe_costs_one_token_and_carries_the_limits(pair: Pair) -> Non
     (call,) = await pair.emulator.calls()
     assert (call["model"], call["output_tokens"], call["ended"]) == ("claude-haiku-5-5", 1, "complete")
     assert call["input_tokens"] <= 10
+
+
+async def test_input_is_counted_by_the_provider_as_it_would_be_sent(pair: Pair) -> None:
+    stub = pair.generator.stub
+    asked = pb.CountTokensRequest(prompt="How a user signs in", diagram_type="sequence", model="claude-haiku-5-5")
+    counted = (await stub.CountTokens(asked)).input_tokens
+    await pair.generator.run(request(prompt=asked.prompt, diagram_type="sequence", model=asked.model))
+    (call,) = await pair.emulator.calls()
+    assert counted == call["input_tokens"], "template and all, and nothing was drawn for it"
+
+
+@pytest.mark.parametrize("field", ["prompt", "diagram_type", "model"])
+async def test_a_count_of_nothing_is_refused(pair: Pair, field: str) -> None:
+    right = {"prompt": "x", "diagram_type": "mermaid", "model": "claude-haiku-5-5"}
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await pair.generator.stub.CountTokens(pb.CountTokensRequest(**{**right, field: ""}))
+    assert refusal_of(refused.value).metadata == {"field": field}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])

@@ -178,6 +178,41 @@ async def test_a_full_queue_that_emptied_takes_requests_again(tmp_path: Path, va
         await scheduler.end(await scheduler.submit())
 
 
+async def test_nothing_is_accepted_while_it_would_wait_longer_than_is_allowed(
+    tmp_path: Path, valkey: ValkeyServer
+) -> None:
+    limits = {"provider_rpm": 1, "longest_wait_ms": 150_000}
+    async with running_scheduler(sqlite_url(tmp_path), valkey.url, **limits) as scheduler:
+        accepted, refusal = 0, None
+        while refusal is None and accepted < 50:
+            try:
+                await scheduler.submit()
+                accepted += 1
+            except grpc.aio.AioRpcError as error:
+                refusal = refusal_of(error)
+        assert refusal is not None
+        assert refusal.reason == "QUEUE_FULL"
+        assert int(refusal.metadata["estimated_wait_ms"]) > 150_000
+        assert refusal.retry_after_ms == 60_000
+        assert 2 <= accepted <= 5, "one a minute"
+
+
+@pytest.mark.parametrize(("characters", "fits", "asks"), [(900, True, 0), (3_000, True, 1), (6_000, False, 1)])
+async def test_only_the_providers_count_makes_a_request_too_large(
+    tmp_path: Path, valkey: ValkeyServer, characters: int, fits: bool, asks: int
+) -> None:
+    """Of 1,400 input tokens a minute; the generator of these tests counts four characters as one."""
+    async with running_scheduler(sqlite_url(tmp_path), valkey.url, provider_itpm=1_400) as scheduler:
+        await scheduler.end(await scheduler.submit())
+        if fits:
+            await scheduler.submit(prompt="x" * characters)
+        else:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await scheduler.submit(prompt="x" * characters)
+            assert refusal_of(refused.value).reason == "TOO_LARGE"
+        assert scheduler.generator.counted == asks
+
+
 async def test_an_event_that_nobody_understands_stops_nothing(scheduler: Scheduler, valkey: ValkeyServer) -> None:
     for payload in ("", "nonsense", "x req_1 {}", '7 req_1 {"type"', "7 req_1 {}", "7 req_1 []"):
         assert valkey.client().publish(f"{base_key(POOL)}events", payload) >= 1

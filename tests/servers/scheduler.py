@@ -87,6 +87,7 @@ class FakeGenerator(generator_pb2_grpc.GeneratorServiceServicer):
         self.steps = steps
         self.asked: list[gen.GenerateRequest] = []
         self.cancelled: list[str] = []
+        self.counted = 0
         self._telling: set[asyncio.Task[None]] = set()
         self.changed = asyncio.Condition()
 
@@ -99,6 +100,10 @@ class FakeGenerator(generator_pb2_grpc.GeneratorServiceServicer):
             self.cancelled.append(request.request_id)
             self._tell_later()
             raise
+
+    async def CountTokens(self, request: gen.CountTokensRequest, context: Any) -> gen.CountTokensResponse:
+        self.counted += 1
+        return gen.CountTokensResponse(input_tokens=len(request.prompt) // 4)
 
     def _tell_later(self) -> None:
         # The cancelled call itself cannot wait for the lock any more.

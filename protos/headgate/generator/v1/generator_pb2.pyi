@@ -154,6 +154,22 @@ class ProbeResponse(_message.Message):
     limits: _containers.RepeatedCompositeFieldContainer[ProviderLimit]
     def __init__(self, limits: _Optional[_Iterable[_Union[ProviderLimit, _Mapping]]] = ...) -> None: ...
 
+class CountTokensRequest(_message.Message):
+    __slots__ = ("prompt", "diagram_type", "model")
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    DIAGRAM_TYPE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    prompt: str
+    diagram_type: str
+    model: str
+    def __init__(self, prompt: _Optional[str] = ..., diagram_type: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
+
+class CountTokensResponse(_message.Message):
+    __slots__ = ("input_tokens",)
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    input_tokens: int
+    def __init__(self, input_tokens: _Optional[int] = ...) -> None: ...
+
 class UpstreamFailure(_message.Message):
     __slots__ = ("kind", "http_status", "provider_error_type", "provider_error_code", "message", "retry_after", "limits", "spent_tokens")
     KIND_FIELD_NUMBER: _ClassVar[int]

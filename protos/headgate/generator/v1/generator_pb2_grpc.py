@@ -46,6 +46,11 @@ class GeneratorServiceStub:
                 request_serializer=headgate_dot_generator_dot_v1_dot_generator__pb2.ProbeRequest.SerializeToString,
                 response_deserializer=headgate_dot_generator_dot_v1_dot_generator__pb2.ProbeResponse.FromString,
                 _registered_method=True)
+        self.CountTokens = channel.unary_unary(
+                '/headgate.generator.v1.GeneratorService/CountTokens',
+                request_serializer=headgate_dot_generator_dot_v1_dot_generator__pb2.CountTokensRequest.SerializeToString,
+                response_deserializer=headgate_dot_generator_dot_v1_dot_generator__pb2.CountTokensResponse.FromString,
+                _registered_method=True)
 
 
 class GeneratorServiceServicer:
@@ -77,6 +82,15 @@ class GeneratorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountTokens(self, request, context):
+        """How many input tokens the first turn of a request has, as the provider counts
+        them: the only figure on which a request may be refused as too large. It uses
+        nothing of the limits. Ends within 5 s; fails with the details of Generate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GeneratorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -89,6 +103,11 @@ def add_GeneratorServiceServicer_to_server(servicer, server):
                     servicer.Probe,
                     request_deserializer=headgate_dot_generator_dot_v1_dot_generator__pb2.ProbeRequest.FromString,
                     response_serializer=headgate_dot_generator_dot_v1_dot_generator__pb2.ProbeResponse.SerializeToString,
+            ),
+            'CountTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountTokens,
+                    request_deserializer=headgate_dot_generator_dot_v1_dot_generator__pb2.CountTokensRequest.FromString,
+                    response_serializer=headgate_dot_generator_dot_v1_dot_generator__pb2.CountTokensResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -147,6 +166,33 @@ class GeneratorService:
             '/headgate.generator.v1.GeneratorService/Probe',
             headgate_dot_generator_dot_v1_dot_generator__pb2.ProbeRequest.SerializeToString,
             headgate_dot_generator_dot_v1_dot_generator__pb2.ProbeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headgate.generator.v1.GeneratorService/CountTokens',
+            headgate_dot_generator_dot_v1_dot_generator__pb2.CountTokensRequest.SerializeToString,
+            headgate_dot_generator_dot_v1_dot_generator__pb2.CountTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,11 @@ class GeneratorServiceStub:
     OK means that the provider answered to the end. A failure is a status with
     the same details as those of Generate.
     """
+    CountTokens: _grpc.UnaryUnaryMultiCallable[_generator_pb2.CountTokensRequest, _generator_pb2.CountTokensResponse]
+    """How many input tokens the first turn of a request has, as the provider counts
+    them: the only figure on which a request may be refused as too large. It uses
+    nothing of the limits. Ends within 5 s; fails with the details of Generate.
+    """
 
 @_typing.type_check_only
 class GeneratorServiceAsyncStub(GeneratorServiceStub):
@@ -74,6 +79,11 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
 
     OK means that the provider answered to the end. A failure is a status with
     the same details as those of Generate.
+    """
+    CountTokens: _aio.UnaryUnaryMultiCallable[_generator_pb2.CountTokensRequest, _generator_pb2.CountTokensResponse]  # type: ignore[assignment]
+    """How many input tokens the first turn of a request has, as the provider counts
+    them: the only figure on which a request may be refused as too large. It uses
+    nothing of the limits. Ends within 5 s; fails with the details of Generate.
     """
 
 class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -107,6 +117,17 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
 
         OK means that the provider answered to the end. A failure is a status with
         the same details as those of Generate.
+        """
+
+    @_abc_1.abstractmethod
+    def CountTokens(
+        self,
+        request: _generator_pb2.CountTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generator_pb2.CountTokensResponse, _abc.Awaitable[_generator_pb2.CountTokensResponse]]:
+        """How many input tokens the first turn of a request has, as the provider counts
+        them: the only figure on which a request may be refused as too large. It uses
+        nothing of the limits. Ends within 5 s; fails with the details of Generate.
         """
 
 def add_GeneratorServiceServicer_to_server(servicer: GeneratorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
