@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -15,6 +15,16 @@ class Measured:
     seconds: float = 0.0
     latencies_ms: list[float] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def together(cls, parts: Sequence[Measured]) -> Measured:
+        """What runs at the same time saw."""
+        whole = cls(max(part.seconds for part in parts))
+        for part in parts:
+            whole.latencies_ms += part.latencies_ms
+            for status, count in part.statuses.items():
+                whole.statuses[status] = whole.statuses.get(status, 0) + count
+        return whole
 
     @property
     def per_second(self) -> float:
