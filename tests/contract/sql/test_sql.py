@@ -183,6 +183,22 @@ async def test_a_deadlock_between_batches_costs_time_and_nothing_else(replicas: 
     assert await hits(replicas[0]) == {2}
 
 
+async def test_replicas_on_one_sqlite_file_take_turns(tmp_path: Path) -> None:
+    both = [sql.connect(f"sqlite:///{tmp_path}/some.db") for _ in range(2)]
+    await both[0].write(lambda c: c.execute(text("CREATE TABLE t (n INTEGER, hits INTEGER)")).close())
+    await both[0].write(lambda c: c.execute(text("INSERT INTO t VALUES (0, 0)")).close())
+
+    def once_more(connection: Connection) -> None:
+        hits = connection.execute(text("SELECT hits FROM t")).scalar_one()
+        connection.execute(text("UPDATE t SET hits = :hits"), {"hits": hits + 1})
+
+    # Two rounds and more of batches each, so that each finds the other's lock.
+    await asyncio.gather(*(database.write(once_more) for _ in range(3 * sql.BATCH) for database in both))
+    assert await hits(both[1]) == {6 * sql.BATCH}
+    for database in both:
+        await database.close()
+
+
 async def test_a_closed_database_refuses(database: sql.Database) -> None:
     await database.close()
     for call in (database.write(numbers), database.write(numbers, fold="a"), database.read(numbers)):
