@@ -28,8 +28,8 @@ from tests.e2e.stack import Stack, Stacks, eventually
 
 WATCHERS = 10_000
 RUNNING = 100
-"""Requests that run and stream while the others wait: at four tokens a second about a line of a diagram each second,
-and three or four of them end."""
+"""Requests that run and stream while the others wait: at eight tokens a second about a line of a diagram each second
+(50 were told a second at four), and some of them end."""
 OF_A_USER = 500
 CLIENTS = 16
 OPEN_S = 300.0
@@ -56,7 +56,7 @@ def main() -> None:
     try:
         # All ask the same, and each is answered for itself.
         stack = stacks.start(
-            HEADGATE_EMULATOR_TOKENS_PER_SECOND="4", HEADGATE_PROVIDER_CONCURRENCY=str(RUNNING),
+            HEADGATE_EMULATOR_TOKENS_PER_SECOND="8", HEADGATE_PROVIDER_CONCURRENCY=str(RUNNING),
             HEADGATE_GENERATORS="2", HEADGATE_CACHE_SCOPE="off",
         )  # fmt: skip
         rows = _measure(stack, options.watchers, options.seconds)
