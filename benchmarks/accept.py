@@ -1,4 +1,5 @@
-"""Accepted requests a second and latency, through HTTP, two gRPC hops and both commits.
+"""Accepted requests a second and latency, through HTTP, two gRPC hops and both commits, with two replicas of each
+service on shared stores; and where the CPU goes, by process, the load generator included.
 
 Beside it, in the same run, a bare Starlette app that does one commit. `python -m benchmarks.accept [--seconds N]
 [--write FILE]`: with FILE the tables are written into its section between markers.
@@ -13,26 +14,32 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.http_load import Measured, load, post
+from benchmarks.replicas import Replicas
 from benchmarks.report import markdown, write_section
-from tests.e2e.stack import Stack, Stacks, environment, eventually, free_port
+from tests.e2e.stack import environment, eventually, free_port
 from tests.servers.postgres import PostgresServer, start_server
 
-CLIENTS = (1, 32)
+CLIENTS = (2, 32)
+WARM_UP_S = 1.5
 USERS = 48
 """Each enterprise user may have 1,000 requests outstanding."""
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 PROMPT = b'{"prompt": "How a parcel travels from the shop to its reader, with every stop on the way"}'
+LOAD = "load generator"
+Processes = Callable[[], list[tuple[str, psutil.Process]]]
+"""(service, process) of all that works for the answers now; a service may have many."""
 
 
 @dataclass
@@ -43,8 +50,8 @@ class Row:
     store: str
     clients: int
     measured: Measured
-    cores: float
-    """CPU of the measured processes, in cores."""
+    cpu_s: dict[str, float]
+    """CPU seconds by service, and of the load generator."""
 
 
 def main() -> None:
@@ -58,85 +65,103 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="hg-bench-"))
     postgres = start_server(**DURABLE)
     try:
-        for store, new_url in (("SQLite", _sqlite(folder)), ("PostgreSQL", _postgres(postgres))):
+        for store, server in (("SQLite", None), ("PostgreSQL", postgres)):
             for clients in CLIENTS:
-                rows.append(_bare(store, new_url(), clients, options.seconds))
-            url = "" if store == "SQLite" else new_url()
-            for row, used in _headgate(store, url, folder, options.seconds):
-                rows.append(row)
-                memory = {name: max(memory.get(name, (0.0, 0.0)), mib) for name, mib in used.items()}
+                url = server.url(server.create()) if server else f"sqlite:///{folder}/bare-{clients}.db"
+                rows.append(_bare(store, url, server, clients, options.seconds))
+            rows += _headgate(store, server, folder / store, options.seconds, memory)
     finally:
         postgres.stop()
         shutil.rmtree(folder, ignore_errors=True)
-    _print(rows, memory)
+    tables = [("Accepted requests", HEADS, [_cells(row, rows) for row in rows]), ("CPU", *_cpu_table(rows))]
+    tables.append(("Memory", MEMORY_HEADS, [[n, f"{rss:.0f}", f"{pss:.0f}"] for n, (rss, pss) in memory.items()]))
+    _print(tables)
     if options.write:
-        write_section(options.write, "accept", _markdown(rows, memory))
+        where = f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, load generator on the same machine."
+        parts = "\n".join(markdown(heads, lines) for _, heads, lines in tables)
+        write_section(options.write, "accept", f"{where}\n\n{parts}")
 
 
-def _sqlite(folder: Path) -> Callable[[], str]:
-    numbers = iter(range(1000))
-    return lambda: f"sqlite:///{folder}/bare-{next(numbers)}.db"
-
-
-def _postgres(server: PostgresServer) -> Callable[[], str]:
-    return lambda: server.url(server.create())
-
-
-def _bare(store: str, url: str, clients: int, seconds: float) -> Row:
+def _bare(store: str, url: str, server: PostgresServer | None, clients: int, seconds: float) -> Row:
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.bare", str(port), url]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
     try:
         eventually(lambda: _listens(port), within_s=20, what="the bare app")
         request = post("/", PROMPT)
-        asyncio.run(load(port, clients, 1.0, lambda _: request))
-        with _cpu([psutil.Process(process.pid)]) as cores:
-            measured = asyncio.run(load(port, clients, seconds, lambda _: request))
-        return Row("bare Starlette, one commit", store, clients, measured, cores())
+        own = [("bare app", psutil.Process(process.pid))]
+        return _measured("bare Starlette, one commit", store, [port], clients, seconds, [request], own, server)
     finally:
         process.terminate()
         process.wait(10)
 
 
 def _headgate(
-    store: str, url: str, folder: Path, seconds: float
-) -> Iterator[tuple[Row, dict[str, tuple[float, float]]]]:
-    stacks = Stacks(folder / f"stack-{store}")
+    store: str, server: PostgresServer | None, folder: Path, seconds: float, memory: dict[str, tuple[float, float]]
+) -> Iterator[Row]:
     # The plan lets little through: what is measured is accepting. All ask the same, and each is accepted in full.
-    variables = {"HEADGATE_PROVIDER_RPM": "60", "HEADGATE_CACHE_SCOPE": "off"}
-    variables |= {"HEADGATE_DATABASE_URL": url} if url else {}
+    url = server.url(server.create()) if server else ""
+    replicas = Replicas(folder, url, HEADGATE_PROVIDER_RPM="60", HEADGATE_CACHE_SCOPE="off")
     try:
-        stack = stacks.start(**variables)
-        keys = [stack.request("POST", "/api/admin/users", {"tier": "enterprise"}, admin=True)[1] for _ in range(USERS)]
-        requests = [post("/api/diagram/generate", PROMPT, X_API_Key=key["apiKey"]) for key in keys]
-        asyncio.run(load(stack.port, 4, 1.0, lambda n: requests[n % USERS]))
+        keys = [replicas.new_user("enterprise")["apiKey"] for _ in range(USERS)]
+        requests = [post("/api/diagram/generate", PROMPT, X_API_Key=key) for key in keys]
+        own = [(name.split("-")[0], process) for name, process in replicas.processes.items()]
+        what = "Headgate, two replicas of each, two commits"
         for clients in CLIENTS:
-            processes = list(stack.children().values())
-            with _cpu(processes) as cores:
-                measured = asyncio.run(load(stack.port, clients, seconds, lambda n: requests[n % USERS]))
-            yield Row("Headgate, two hops, two commits", store, clients, measured, cores()), _memory(stack)
+            yield _measured(what, store, replicas.gateways, clients, seconds, requests, own, server)
+        for service, process in own:
+            rss, pss = _memory(process)
+            memory[service] = max(memory.get(service, (0.0, 0.0)), (rss, pss))
+        for name, lines in replicas.complaints().items():
+            print(f"{name}: {lines}")
     finally:
-        stacks.stop_all()
+        replicas.stop()
 
 
-def _memory(stack: Stack) -> dict[str, tuple[float, float]]:
+def _measured(
+    what: str, store: str, ports: Sequence[int], clients: int, seconds: float, requests: Sequence[bytes],
+    own: Sequence[tuple[str, psutil.Process]], server: PostgresServer | None,
+) -> Row:  # fmt: skip
+    async def both(seconds: float) -> Measured:
+        # Each gateway gets its part of the clients, and every user calls at each.
+        parts = [
+            load(port, clients // len(ports), seconds, lambda n, i=i: requests[(n + i * 7) % len(requests)])
+            for i, port in enumerate(ports)
+        ]
+        return Measured.together(await asyncio.gather(*parts))
+
+    def processes() -> list[tuple[str, psutil.Process]]:
+        others = [("PostgreSQL", p) for p in psutil.Process(server.process.pid).children(True)] if server else []
+        return [*own, *others, (LOAD, psutil.Process())]
+
+    uvloop.run(both(WARM_UP_S))
+    with _cpu(processes) as cpu_s:
+        measured = uvloop.run(both(seconds))
+    return Row(what, store, clients, measured, cpu_s)
+
+
+def _memory(process: psutil.Process) -> tuple[float, float]:
     """MiB resident, and MiB with pages that processes share divided among them (Linux; else the same)."""
-    used = {}
-    for name, process in stack.children().items():
-        full = process.memory_full_info()
-        used[name] = (full.rss / 2**20, getattr(full, "pss", full.rss) / 2**20)
-    return used
+    full = process.memory_full_info()
+    return full.rss / 2**20, getattr(full, "pss", full.rss) / 2**20
 
 
 @contextmanager
-def _cpu(processes: list[psutil.Process]) -> Iterator[Callable[[], float]]:
-    def total() -> float:
-        return sum(sum(p.cpu_times()[:2]) for p in processes)
+def _cpu(processes: Processes) -> Iterator[dict[str, float]]:
+    def total() -> dict[tuple[str, int], float]:
+        found = {}
+        for name, process in processes():
+            # A server process of PostgreSQL may end between the list and the look.
+            try:
+                found[name, process.pid] = sum(process.cpu_times()[:2])
+            except psutil.NoSuchProcess:
+                continue
+        return found
 
-    begun, before = time.perf_counter(), total()
-    result: list[float] = []
-    yield lambda: result[0]
-    result.append((total() - before) / (time.perf_counter() - begun))
+    before, used = total(), Counter[str]()
+    yield used
+    for (name, pid), cpu_s in total().items():
+        used[name] += cpu_s - before.get((name, pid), 0.0)
 
 
 def _listens(port: int) -> bool:
@@ -147,33 +172,37 @@ MEMORY_HEADS = ("process", "largest RSS, MiB", "shared pages divided (PSS), MiB"
 HEADS = ("what", "store", "clients", "accepted/s", "p50 ms", "p95 ms", "p99 ms", "cores", "share of the bare app")
 
 
-def _cells(row: Row, rows: list[Row]) -> list[str]:
+def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
     bare = next(r for r in rows if r.store == row.store and r.clients == row.clients and r.what.startswith("bare"))
     m = row.measured
     wrong = "" if set(m.statuses) == {202} else f" ({m.statuses})"
     return [
         row.what + wrong, row.store, str(row.clients), f"{m.per_second:,.0f}", f"{m.percentile_ms(0.5):.1f}",
-        f"{m.percentile_ms(0.95):.1f}", f"{m.percentile_ms(0.99):.1f}", f"{row.cores:.2f}",
+        f"{m.percentile_ms(0.95):.1f}", f"{m.percentile_ms(0.99):.1f}", f"{sum(row.cpu_s.values()) / m.seconds:.2f}",
         f"{m.per_second / bare.measured.per_second:.2f}",
     ]  # fmt: skip
 
 
-def _print(rows: list[Row], memory: dict[str, tuple[float, float]]) -> None:
-    table = Table(*HEADS, title="Accepted requests")
-    for row in rows:
-        table.add_row(*_cells(row, rows))
-    console = Console(width=140)
-    console.print(table)
-    used = Table(*MEMORY_HEADS, title="Memory")
-    for name, (rss, pss) in memory.items():
-        used.add_row(name, f"{rss:.0f}", f"{pss:.0f}")
-    console.print(used)
+def _cpu_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """CPU milliseconds a request under the larger load, by service and store, all replicas together."""
+    busy = [row for row in rows if row.clients == CLIENTS[-1] and not row.what.startswith("bare")]
+    services = list(dict.fromkeys(service for row in busy for service in row.cpu_s))
+    many = [len(row.measured.latencies_ms) for row in busy]
+    lines = [
+        [service, *(f"{row.cpu_s.get(service, 0.0) / n * 1000:.2f}" for row, n in zip(busy, many, strict=True))]
+        for service in services
+    ]
+    lines.append(["all", *(f"{sum(row.cpu_s.values()) / n * 1000:.2f}" for row, n in zip(busy, many, strict=True))])
+    return ("CPU ms a request, all replicas", *(row.store for row in busy)), lines
 
 
-def _markdown(rows: list[Row], memory: dict[str, tuple[float, float]]) -> str:
-    where = f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, load generator on the same machine"
-    used = markdown(MEMORY_HEADS, [[name, f"{rss:.0f}", f"{pss:.0f}"] for name, (rss, pss) in memory.items()])
-    return f"{where}\n\n{markdown(HEADS, [_cells(row, rows) for row in rows])}\n{used}"
+def _print(tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]]) -> None:
+    console = Console(width=150)
+    for title, heads, lines in tables:
+        table = Table(*heads, title=title)
+        for line in lines:
+            table.add_row(*line)
+        console.print(table)
 
 
 if __name__ == "__main__":

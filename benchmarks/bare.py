@@ -30,7 +30,7 @@ def app(url: str) -> Starlette:
         body = await request.json()
         request_id = random_id("req_")
         values = {"request_id": request_id, "prompt": body["prompt"]}
-        await database.write(lambda connection: connection.execute(INSERT, values).rowcount)
+        await database.write(lambda connection: connection.execute(INSERT, values).rowcount, fold=request_id)
         return JSONResponse({"requestId": request_id}, status_code=202)
 
     @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -16,6 +16,16 @@ class Measured:
     latencies_ms: list[float] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
 
+    @classmethod
+    def together(cls, parts: Sequence[Measured]) -> Measured:
+        """What runs at the same time saw."""
+        whole = cls(max(part.seconds for part in parts))
+        for part in parts:
+            whole.latencies_ms += part.latencies_ms
+            for status, count in part.statuses.items():
+                whole.statuses[status] = whole.statuses.get(status, 0) + count
+        return whole
+
     @property
     def per_second(self) -> float:
         """Answers a second."""
@@ -26,17 +36,22 @@ class Measured:
         return sorted(self.latencies_ms)[min(len(self.latencies_ms) - 1, int(part * len(self.latencies_ms)))]
 
 
-async def load(port: int, clients: int, seconds: float, request: Callable[[int], bytes]) -> Measured:
-    """Sends `request(number)` over `clients` connections for that long; every answer must have a Content-Length."""
-    measured, numbers = Measured(), iter(range(10**9))
+async def load(
+    port: int, clients: int, seconds: float, request: Callable[[int], bytes], *, most: int = 10**9
+) -> Measured:
+    """Sends `request(number)` over `clients` connections for that long, at most so many; every answer must have a
+    Content-Length."""
+    measured, numbers = Measured(), iter(range(most))
     begun = time.perf_counter()
     deadline = begun + seconds
 
     async def client() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while time.perf_counter() < deadline:
+        for number in numbers:
             sent = time.perf_counter()
-            writer.write(request(next(numbers)))
+            if sent > deadline:
+                break
+            writer.write(request(number))
             status = await _answer(reader)
             measured.latencies_ms.append((time.perf_counter() - sent) * 1000)
             measured.statuses[status] = measured.statuses.get(status, 0) + 1

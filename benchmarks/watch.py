@@ -1,115 +1,138 @@
-"""What watching costs: 100 watchers of one request that runs, and 1,000 idle sockets.
+"""What watching costs: 10,000 watchers, each of a request of its own, while 100 pieces of answers a second are told.
 
-`python -m benchmarks.watch [--seconds N] [--write FILE]`: CPU of gateway and scheduler, in per cent of one core,
-beside the same stack with nobody watching.
+`python -m benchmarks.watch [--watchers N] [--seconds N] [--write FILE]`: cores and memory of gateway and scheduler,
+beside the same stack with the same queue and nobody watching.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
+import resource
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+import uvloop
 from rich.console import Console
 from rich.table import Table
-from websockets.asyncio.client import ClientConnection, connect
 
+from benchmarks.http_load import load, post
+from benchmarks.readers import Readers
 from benchmarks.report import markdown, write_section
-from tests.e2e.stack import Stack, Stacks
+from tests.e2e.stack import Stack, Stacks, eventually
 
-WATCHERS = 100
-IDLE = 1_000
-HEADS = ("what", "events each", "gateway, % of a core", "scheduler, % of a core", "gateway, MiB")
+WATCHERS = 10_000
+RUNNING = 100
+"""Requests that run and stream while the others wait: at eight tokens a second about a line of a diagram each second
+(50 were told a second at four), and some of them end."""
+OF_A_USER = 500
+CLIENTS = 16
+OPEN_S = 300.0
+SETTLE_S = 3.0
+MEASURED = ("gateway", "scheduler", "valkey")
+HEADS = (
+    "what", "told a second", *(f"{name}, cores" for name in MEASURED), "gateway and scheduler, cores",
+    "gateway and scheduler, MiB", "the watchers themselves, cores",
+)  # fmt: skip
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--watchers", type=int, default=WATCHERS)
+    parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
+    # A socket each here and in the gateway, which inherits the limit.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     folder = Path(tempfile.mkdtemp(prefix="hg-bench-"))
     stacks = Stacks(folder)
     try:
-        # Slow answers, so that one request runs and streams for as long as is measured.
-        stack = stacks.start(HEADGATE_EMULATOR_TOKENS_PER_SECOND="2", HEADGATE_EMULATOR_FIRST_TOKEN_MS="100")
-        rows = asyncio.run(_measure(stack, options.seconds))
+        # All ask the same, and each is answered for itself.
+        stack = stacks.start(
+            HEADGATE_EMULATOR_TOKENS_PER_SECOND="8", HEADGATE_PROVIDER_CONCURRENCY=str(RUNNING),
+            HEADGATE_GENERATORS="2", HEADGATE_CACHE_SCOPE="off",
+        )  # fmt: skip
+        rows = _measure(stack, options.watchers, options.seconds)
     finally:
         stacks.stop_all()
         shutil.rmtree(folder, ignore_errors=True)
     table = Table(*HEADS, title=f"Watching, over {options.seconds:g} s")
     for row in rows:
         table.add_row(*row)
-    Console(width=120).print(table)
+    Console(width=150).print(table)
     if options.write:
         write_section(options.write, "watch", markdown(HEADS, rows))
 
 
-async def _measure(stack: Stack, seconds: float) -> list[list[str]]:
-    key = stack.demo_keys["enterprise"]
-    rows = [await _row(stack, "nobody watches", seconds, [])]
-    async with AsyncExitStack() as open_sockets:
-        request_id = await _submitted(stack, key)
-        watchers = [await open_sockets.enter_async_context(_watching(stack, request_id)) for _ in range(WATCHERS)]
-        rows.append(await _row(stack, f"{WATCHERS} watch one request that streams", seconds, watchers))
-    async with AsyncExitStack() as open_sockets:
-        # Idle means subscribed to a request that waits and whose place does not change.
-        request_id = await _submitted(stack, key)
-        for _ in range(IDLE):
-            await open_sockets.enter_async_context(_watching(stack, request_id, key))
-        await asyncio.to_thread(stack.request, "DELETE", f"/api/diagram/{request_id}", key=key)
-        await asyncio.sleep(1)
-        rows.append(await _row(stack, f"{IDLE:,} idle sockets", seconds, []))
+def _measure(stack: Stack, many: int, seconds: float) -> list[list[str]]:
+    keys = _submitted(stack, many)
+    # They begin a few at a time.
+    eventually(lambda: len(_in_state(stack, keys[:2], "processing")) > 0, within_s=60, what="some run")
+    rows = [_row(stack, f"{many:,} wait, nobody watches", seconds, None)]
+    readers = Readers(stack.port, [*_in_state(stack, keys, "processing"), *_in_state(stack, keys, "queued")])
+    try:
+        readers.ready(OPEN_S)
+        time.sleep(SETTLE_S)
+        readers.counts()
+        rows.append(_row(stack, f"{many:,} are watched, {RUNNING} of them stream", seconds, readers))
+    finally:
+        readers.stop()
     return rows
 
 
-async def _submitted(stack: Stack, key: str) -> str:
-    prompt = {"prompt": "How a long story goes on and on " * 20}
-    _, told = await asyncio.to_thread(stack.request, "POST", "/api/diagram/generate", prompt, key=key)
-    return str(told["requestId"])
+def _submitted(stack: Stack, many: int) -> list[str]:
+    """The keys of the users who had that many requests accepted."""
+    users = -(-many // OF_A_USER)
+    new = [stack.request("POST", "/api/admin/users", {"tier": "enterprise"}, admin=True)[1] for _ in range(users)]
+    keys = [user["apiKey"] for user in new]
+    body = json.dumps({"prompt": "How a long story goes on and on " * 20}).encode()
+    calls = [post("/api/diagram/generate", body, X_API_Key=key) for key in keys]
+    measured = uvloop.run(load(stack.port, CLIENTS, OPEN_S, lambda n: calls[n % users], most=many))
+    if set(measured.statuses) != {202} or len(measured.latencies_ms) < many:
+        raise SystemExit(f"not all were accepted: {measured.statuses}")
+    return keys
 
 
-@asynccontextmanager
-async def _watching(stack: Stack, request_id: str, key: str = "") -> AsyncIterator[ClientConnection]:
-    async with connect(f"ws://127.0.0.1:{stack.port}/ws", compression=None, ping_interval=None) as socket:
-        if key:
-            await socket.send(json.dumps({"type": "auth", "apiKey": key}))
-        await socket.send(json.dumps({"type": "subscribe", "requestId": request_id}))
-        while json.loads(await socket.recv())["type"] != "subscribed":
-            pass
-        yield socket
+def _in_state(stack: Stack, keys: Sequence[str], status: str) -> list[tuple[str, str]]:
+    """(request id, key) of those users' requests in that state, the oldest of each first."""
+    found = []
+    for key in keys:
+        cursor, items = "", []
+        while cursor is not None:
+            page = stack.request("GET", f"/api/diagrams?limit=100&cursor={cursor}", key=key)[1]
+            items += page["items"]
+            cursor = page["nextCursor"]
+        found += [(item["requestId"], key) for item in reversed(items) if item["status"] == status]
+    return found
 
 
-async def _row(stack: Stack, what: str, seconds: float, watchers: list[ClientConnection]) -> list[str]:
-    children = {name: stack.children()[name] for name in ("gateway", "scheduler")}
+def _row(stack: Stack, what: str, seconds: float, readers: Readers | None) -> list[str]:
+    children = {name: stack.children()[name] for name in MEASURED}
+    if readers:
+        readers.counts()
     before = {name: _cpu_s(child) for name, child in children.items()}
-    counts = await asyncio.gather(*(_count(socket, seconds) for socket in watchers), asyncio.sleep(seconds))
-    used = {name: (_cpu_s(child) - before[name]) / seconds * 100 for name, child in children.items()}
-    events = f"{min(counts[:-1])} to {max(counts[:-1])}" if watchers else "-"
-    memory = children["gateway"].memory_info().rss / 2**20
-    return [what, events, f"{used['gateway']:.1f}", f"{used['scheduler']:.1f}", f"{memory:.0f}"]
+    time.sleep(seconds)
+    cores = {name: (_cpu_s(child) - before[name]) / seconds for name, child in children.items()}
+    told = readers.counts() if readers else Counter[str]()
+    own = told.pop("cpu_ms", 0) / 1000 / seconds
+    mib = {name: children[name].memory_info().rss / 2**20 for name in MEASURED}
+    events = ", ".join(f"{count / seconds:,.0f} {kind}" for kind, count in sorted(told.items())) or "-"
+    return [
+        what, events, *(f"{cores[name]:.2f}" for name in MEASURED), f"{cores['gateway'] + cores['scheduler']:.2f}",
+        f"{mib['gateway'] + mib['scheduler']:.0f}", f"{own:.2f}",
+    ]  # fmt: skip
 
 
 def _cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
-
-
-async def _count(socket: ClientConnection, seconds: float) -> int:
-    count = 0
-    try:
-        async with asyncio.timeout(seconds):
-            async for _ in socket:
-                count += 1
-    except TimeoutError:
-        pass
-    return count
 
 
 if __name__ == "__main__":

@@ -1,22 +1,20 @@
-"""SQL behind asyncio: one writer with group commit on SQLite, a few connections on PostgreSQL.
+"""SQL behind asyncio: calls that wait together share one transaction, so that a flush to disk serves many.
 
-Transactions are plain functions of a SQLAlchemy connection that run in a thread of their
-own. On SQLite calls that wait together share one commit (each in a savepoint, so that one
-refusal undoes only itself): a flush costs 2 ms, so a commit a call would cap a service at
-a few hundred a second. PostgreSQL folds commits itself, so each call there is a transaction.
+Transactions are plain functions of a SQLAlchemy connection that run in a thread of their own. SQLite has one writer
+and folds every write; PostgreSQL has two writers for the calls that say by what they may be folded, and a few threads
+that run everything else by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
 import sqlite3
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeVar
 
 from alembic import command, context
 from alembic.config import Config
@@ -32,8 +30,10 @@ BATCH = 64
 """Calls that share one commit at most: bounds how long the first of them waits for the last."""
 WAITING = 4096
 """Calls that may wait for a thread; beyond it the store answers `StoreUnavailable`."""
-POSTGRES_THREADS = 8
-"""Connections a process opens: two cores are saturated by fewer (measured with 4, 8, 16)."""
+POSTGRES_FOLDERS = 2
+"""Threads that fold: while one waits for its flush the other fills the next transaction."""
+POSTGRES_THREADS = 4
+"""Threads, each with a connection, for what is not folded."""
 RETRIES = 3
 """Of a transaction that the database undid or whose connection was gone; all transactions here may be repeated."""
 READER = "sql-read"
@@ -53,104 +53,146 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.is_sqlite = engine.dialect.name == "sqlite"
-        self._writes: queue.Queue[_Call | None] = queue.Queue(WAITING)
-        self._reads: queue.Queue[_Call | None] = queue.Queue(WAITING)
-        writers = [self._write_batches] if self.is_sqlite else [self._run_singly(self._writes)] * POSTGRES_THREADS
-        readers = [self._run_singly(self._reads)] if self.is_sqlite else []
-        if not self.is_sqlite:
-            self._reads = self._writes
-        self._threads = [threading.Thread(target=run, daemon=True, name="sql-write") for run in writers]
-        self._threads += [threading.Thread(target=run, daemon=True, name=READER) for run in readers]
-        self._thread_count = (len(writers), len(readers))
-        for thread in self._threads:
+        self._closed = False
+        self._folds: _Calls = SimpleQueue()
+        self._reads: _Calls = SimpleQueue()
+        if engine.dialect.name == "sqlite":
+            self._writes = self._folds
+            threads = [(self._folds, BATCH, "sql-write"), (self._reads, 1, READER)]
+        else:
+            self._writes = self._reads
+            threads = [(self._folds, BATCH, "sql-fold")] * POSTGRES_FOLDERS
+            threads += [(self._reads, 1, "sql-each")] * POSTGRES_THREADS
+        self._threads = [
+            (threading.Thread(target=self._serve, args=(calls, most), daemon=True, name=name), calls)
+            for calls, most, name in threads
+        ]
+        for thread, _ in self._threads:
             thread.start()
 
-    async def write(self, transaction: Transaction[T]) -> T:
-        """Runs it and returns its value once it is committed. Its exceptions undo it and are raised here."""
-        return await self._enqueue(self._writes, transaction)
+    async def write(self, transaction: Transaction[T], *, fold: str = "") -> T:
+        """Runs it and returns its value once it is committed. Its exceptions undo it and are raised here.
+
+        `fold` names the one row that it locks for long, the same in every call that locks that row: PostgreSQL may
+        then run it in one transaction with others, which take their locks in the order of these names everywhere.
+        Without it the transaction may lock whatever it likes, and shares its commit on SQLite only.
+        """
+        return await self._enqueue(self._folds if fold else self._writes, transaction, fold)
 
     async def read(self, transaction: Transaction[T]) -> T:
         """Runs it on a snapshot; it must not write."""
-        return await self._enqueue(self._reads, transaction)
+        return await self._enqueue(self._reads, transaction, "")
 
     async def close(self) -> None:
-        """Finishes what waits and closes all connections."""
-        for _ in range(self._thread_count[0]):
-            self._writes.put(None)
-        for _ in range(self._thread_count[1]):
-            self._reads.put(None)
-        for thread in self._threads:
+        """Finishes what waits and closes all connections; every later call raises `StoreUnavailable`."""
+        self._closed = True
+        for _, calls in self._threads:
+            calls.put(None)
+        for thread, _ in self._threads:
             await asyncio.to_thread(thread.join, 10)
         self.engine.dispose()
 
-    async def _enqueue(self, calls: queue.Queue[_Call | None], transaction: Transaction[T]) -> T:
-        call = _Call(transaction)
-        try:
-            calls.put_nowait(call)
-        except queue.Full:
-            raise StoreUnavailable("too many calls wait for the database") from None
-        result: T = await asyncio.wrap_future(call.future)
+    async def _enqueue(self, calls: _Calls, transaction: Transaction[T], fold: str) -> T:
+        if self._closed:
+            raise StoreUnavailable("the database was closed")
+        if calls.qsize() >= WAITING:
+            raise StoreUnavailable("too many calls wait for the database")
+        loop = asyncio.get_running_loop()
+        call = _Call(transaction, fold, loop, loop.create_future())
+        calls.put(call)
+        result: T = await call.future
         return result
 
-    def _run_singly(self, calls: queue.Queue[_Call | None]) -> Callable[[], None]:
-        def run() -> None:
-            while call := calls.get():
-                if call.future.set_running_or_notify_cancel():
-                    _resolve(call, partial(self._one, call))
+    def _serve(self, calls: _Calls, most: int) -> None:
+        careful = False
+        while batch := _take(calls, most):
+            wanted = sorted((call for call in batch if not call.future.cancelled()), key=lambda call: call.fold)
+            outcomes, careful = self._run(wanted, careful)
+            _deliver(outcomes)
 
-        return run
+    def _run(self, batch: Sequence[_Call], careful: bool) -> tuple[list[_Outcome], bool]:
+        """What became of the calls, and whether one of them failed: the next batch then begins with savepoints."""
+        if len(batch) <= 1:
+            return [self._alone(call) for call in batch], careful
+        try:
+            if not careful:
+                # A savepoint costs more than most transactions, so the first try does without.
+                with suppress(_Undone), self.engine.begin() as connection:
+                    return [_Outcome(call, _or_undo(call, connection)) for call in batch], False
+            with self.engine.begin() as connection:
+                outcomes = [_nested(call, connection) for call in batch]
+            return outcomes, any(outcome.error for outcome in outcomes)
+        except Exception as error:
+            if isinstance(error, DBAPIError) and _may_run_again(error):
+                return [self._alone(call) for call in batch], careful
+            return [_Outcome(call, None, error) for call in batch], careful
 
-    def _one(self, call: _Call) -> Any:
+    def _alone(self, call: _Call) -> _Outcome:
         for tries_left in range(RETRIES, -1, -1):
             try:
                 with self.engine.begin() as connection:
-                    return call.transaction(connection)
-            except DBAPIError as error:
-                if not (_may_run_again(error) and tries_left):
-                    raise
+                    value = call.transaction(connection)
+                return _Outcome(call, value)
+            except Exception as error:
+                if not (isinstance(error, DBAPIError) and _may_run_again(error) and tries_left):
+                    return _Outcome(call, None, error)
         raise AssertionError("unreachable")
 
-    def _write_batches(self) -> None:
-        closing = False
-        while not closing:
-            first = self._writes.get()
-            batch = [first] if first else []
-            closing = first is None
-            while not closing and len(batch) < BATCH:
-                try:
-                    call = self._writes.get_nowait()
-                except queue.Empty:
-                    break
-                closing = call is None
-                batch += [call] if call else []
-            self._commit([c for c in batch if c.future.set_running_or_notify_cancel()])
 
-    def _commit(self, batch: list[_Call]) -> None:
-        outcomes: list[tuple[_Call, Any, BaseException | None]] = []
-        if len(batch) == 1:
-            _resolve(batch[0], partial(self._one, batch[0]))
-            return
+class _Call(NamedTuple):
+    transaction: Transaction[Any]
+    fold: str
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+
+
+class _Outcome(NamedTuple):
+    call: _Call
+    value: Any
+    error: Exception | None = None
+
+
+_Calls = SimpleQueue[_Call | None]
+
+
+class _Undone(Exception):
+    """A call of a batch failed, so nothing of the batch may stay."""
+
+
+def _take(calls: _Calls, most: int) -> list[_Call]:
+    """What waits, at least one and at most that many; nothing once the queue is closed."""
+    call = calls.get()
+    batch: list[_Call] = []
+    while call is not None:
+        batch.append(call)
+        if len(batch) == most:
+            return batch
         try:
-            with self.engine.begin() as connection:
-                for call in batch:
-                    try:
-                        with connection.begin_nested():
-                            outcomes.append((call, call.transaction(connection), None))
-                    except Exception as error:
-                        outcomes.append((call, None, error))
-        except Exception as error:
-            outcomes = [(call, None, error) for call in batch]
-        for call, value, failure in outcomes:
-            _resolve(call, partial(_raise_or, value, failure))
+            call = calls.get_nowait()
+        except Empty:
+            return batch
+    if batch:
+        calls.put(None)
+    return batch
 
 
-class _Call:
-    __slots__ = ("future", "transaction")
+def _or_undo(call: _Call, connection: Connection) -> Any:
+    try:
+        return call.transaction(connection)
+    except Exception as error:
+        if isinstance(error, DBAPIError) and _may_run_again(error):
+            raise
+        raise _Undone from error
 
-    def __init__(self, transaction: Transaction[Any]) -> None:
-        self.transaction = transaction
-        self.future: Future[Any] = Future()
+
+def _nested(call: _Call, connection: Connection) -> _Outcome:
+    try:
+        with connection.begin_nested():
+            return _Outcome(call, call.transaction(connection))
+    except Exception as error:
+        if isinstance(error, DBAPIError) and _may_run_again(error):
+            raise
+        return _Outcome(call, None, error)
 
 
 def _may_run_again(error: DBAPIError) -> bool:
@@ -159,22 +201,27 @@ def _may_run_again(error: DBAPIError) -> bool:
     return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in ("40001", "40P01")
 
 
-def _raise_or(value: Any, failure: BaseException | None) -> Any:
-    if failure is not None:
-        raise failure
-    return value
+def _deliver(outcomes: Sequence[_Outcome]) -> None:
+    """Tells each loop once, for waking it costs more than what it is told."""
+    for loop in {outcome.call.loop for outcome in outcomes}:
+        # A loop that is closed has nobody who waits.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_resolve, [o for o in outcomes if o.call.loop is loop])
 
 
-def _resolve(call: _Call, outcome: Callable[[], Any]) -> None:
-    try:
-        call.future.set_result(outcome())
-    except DBAPIError as error:
-        # The statement and its values stay out of the text: they may hold a prompt.
-        failure = StoreUnavailable(f"the database failed: {type(error.orig).__name__}")
-        failure.__cause__ = error.orig
-        call.future.set_exception(failure)
-    except Exception as error:
-        call.future.set_exception(error)
+def _resolve(outcomes: Sequence[_Outcome]) -> None:
+    for call, value, error in outcomes:
+        if call.future.done():
+            continue
+        if isinstance(error, DBAPIError):
+            # The statement and its values stay out of the text: they may hold a prompt.
+            failure = StoreUnavailable(f"the database failed: {type(error.orig).__name__}")
+            failure.__cause__ = error.orig
+            call.future.set_exception(failure)
+        elif error is not None:
+            call.future.set_exception(error)
+        else:
+            call.future.set_result(value)
 
 
 def connect(url: str) -> Database:
@@ -184,7 +231,7 @@ def connect(url: str) -> Database:
         parsed = parsed.set(drivername="postgresql+psycopg")
         return Database(
             create_engine(
-                parsed, pool_size=POSTGRES_THREADS, max_overflow=0, hide_parameters=True,
+                parsed, pool_size=POSTGRES_FOLDERS + POSTGRES_THREADS, max_overflow=0, hide_parameters=True,
                 connect_args={"connect_timeout": 5, "options": "-c statement_timeout=10000"},
             )
         )  # fmt: skip

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import re
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,7 @@ class HttpServer(uvicorn.Server):
 async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
     """Runs one replica until `stopping` is set. StartError if the port is in use."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    _allow_files()
     listener = listen(settings.host, settings.port)
     port = listener.getsockname()[1]
     if not settings.public_url:
@@ -94,6 +96,14 @@ async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
         for task in beside:
             if task.done() and not task.cancelled():
                 task.result()
+
+
+def _allow_files() -> None:
+    """A watcher is a file: a shell's usual limit of 1,024 may be raised, and is, as far as the system lets us."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    # macOS says there is no limit, and then refuses to set none.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -17,6 +17,8 @@ from services.quota.model import StoredKey
 
 SECRET_BYTES = 20
 """160 bits."""
+KEY_ID_CHARACTERS = 14
+"""Of a key's text: `hg_` and its id, which is no secret."""
 _ID_BYTES = 8
 _TEXT = re.compile(r"hg_([0-9A-Za-z]{11})([0-9A-Za-z]{27})([0-9A-Za-z]{6})")
 

@@ -11,6 +11,7 @@ from services.clock import Clock, next_day_ms, utc_day
 from services.ids import keyed_id
 from services.quota import reservations
 from services.quota.accounts import Accounts
+from services.quota.keys import KEY_ID_CHARACTERS
 from services.quota.model import (
     Caller,
     DayUsage,
@@ -27,6 +28,7 @@ from services.quota.ports import Scheduler, SchedulerUnreachable, Store, Transac
 from services.quota.reservations import holds_place
 
 log = logging.getLogger(__name__)
+KEYS_REMEMBERED = 100_000
 Change = tuple[Reservation, Reservation]
 
 
@@ -53,6 +55,7 @@ class Places:
         self._scheduler = scheduler
         self._clock = clock
         self._id_key = id_key
+        self._user_of_key: dict[str, str] = {}
 
     async def reserve(self, caller: Caller, request_id: str, idempotency_key: str) -> Reserved:
         """Takes one place of today, or returns what the request has already. Raises `LimitReached`."""
@@ -63,7 +66,12 @@ class Places:
             id_ = keyed_id("req_", self._id_key, user.user_id, idempotency_key) if idempotency_key else request_id
             return self._reserve(tx, user, id_, now_ms)
 
-        return await self._store.write(run)
+        # To fold, whose key it is must be known beforehand; it never changes, so its first call tells the others.
+        known = caller.user_id or self._user_of_key.get(caller.api_key[:KEY_ID_CHARACTERS], "")
+        reserved = await self._store.write(run, user_id=known)
+        if not known and len(self._user_of_key) < KEYS_REMEMBERED:
+            self._user_of_key[caller.api_key[:KEY_ID_CHARACTERS]] = reserved.user.user_id
+        return reserved
 
     def _reserve(self, tx: Transaction, user: User, request_id: str, now_ms: int) -> Reserved:
         day = utc_day(now_ms)

@@ -89,8 +89,11 @@ class Transaction(Protocol):
 class Store(Protocol):
     """Runs transactions."""
 
-    async def write(self, transaction: Callable[[Transaction], T]) -> T:
-        """Runs it, perhaps more than once; returns once it is committed. An exception undoes it."""
+    async def write(self, transaction: Callable[[Transaction], T], *, user_id: str = "") -> T:
+        """Runs it, perhaps more than once; returns once it is committed. An exception undoes it.
+
+        `user_id`: the only user whose day it changes; such transactions may share a commit.
+        """
         ...
 
     async def read(self, transaction: Callable[[Transaction], T]) -> T:

@@ -32,9 +32,9 @@ class SqlStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def write(self, transaction: Callable[[Transaction], T]) -> T:
+    async def write(self, transaction: Callable[[Transaction], T], *, user_id: str = "") -> T:
         """See `Store.write`."""
-        return await self._database.write(lambda connection: transaction(SqlTransaction(connection)))
+        return await self._database.write(lambda connection: transaction(SqlTransaction(connection)), fold=user_id)
 
     async def read(self, transaction: Callable[[Transaction], T]) -> T:
         """See `Store.read`."""

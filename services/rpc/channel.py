@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 
 from services import telemetry
-from services.rpc.interceptors import DeadlineClientInterceptor
+from services.rpc.interceptors import with_deadline
 
 DEFAULT_DEADLINE_S = 10.0
 MESSAGE_BYTES = 36 * 1024 * 1024
@@ -44,13 +44,16 @@ def open_channel(
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),
     ]
-    interceptors = [*telemetry.client_interceptors(), DeadlineClientInterceptor(deadline_s)]
+    interceptors = telemetry.client_interceptors()
     if tls is None:
-        return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
-    credentials = grpc.ssl_channel_credentials(
-        tls.authority.read_bytes(), tls.key.read_bytes(), tls.certificate.read_bytes()
-    )
-    return grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
+        channel = grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+    else:
+        credentials = grpc.ssl_channel_credentials(
+            tls.authority.read_bytes(), tls.key.read_bytes(), tls.certificate.read_bytes()
+        )
+        channel = grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
+    channel.unary_unary = with_deadline(channel.unary_unary, deadline_s)  # type: ignore[method-assign]
+    return channel
 
 
 def _service_config(safe_to_repeat: Sequence[str]) -> dict[str, object]:

@@ -29,20 +29,18 @@ def remaining_s(default_s: float) -> float:
     return max(0.001, min(default_s, deadline - time.monotonic() - HOP_MARGIN_S))
 
 
-class DeadlineClientInterceptor(grpc.aio.UnaryUnaryClientInterceptor):
-    """Gives every unary call a deadline."""
+def with_deadline(make: Callable[..., Any], default_s: float) -> Callable[..., Any]:
+    """A channel's `unary_unary` whose calls all have a deadline. As gRPC's interceptor it took a task a call."""
 
-    def __init__(self, default_s: float) -> None:
-        self._default_s = default_s
+    def unary_unary(*args: Any, **kwargs: Any) -> Callable[..., Any]:
+        call = make(*args, **kwargs)
 
-    async def intercept_unary_unary(
-        self, continuation: Callable[..., Any], details: grpc.aio.ClientCallDetails, request: Any
-    ) -> Any:
-        timeout = details.timeout if details.timeout is not None else self._default_s
-        bounded = grpc.aio.ClientCallDetails(
-            details.method, remaining_s(timeout), details.metadata, details.credentials, details.wait_for_ready
-        )
-        return await continuation(bounded, request)
+        def bounded(request: Any, *, timeout: float | None = None, **more: Any) -> Any:
+            return call(request, timeout=remaining_s(default_s if timeout is None else timeout), **more)
+
+        return bounded
+
+    return unary_unary
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from services.scheduler.life import LineUnavailable, Request, State, TierTerms
+from services.scheduler.pipeline import Scripts
 
 LEASE_MS = 8_000
 """A lease lasts four renewals, so that three lost ones do not lose a running attempt."""
@@ -125,7 +126,8 @@ class ValkeyLine:
         self.identity = identity
         self.virtual_now_ms = virtual_now_ms
         shared = "".join((_LUA / f"{part}.lua").read_text() for part in _SHARED)
-        self._scripts = {name: client.register_script(shared + (_LUA / f"{name}.lua").read_text()) for name in _SCRIPTS}
+        texts = {name: shared + (_LUA / f"{name}.lua").read_text() for name in _SCRIPTS}
+        self._scripts = Scripts(client, texts, timeout_s=SOCKET_TIMEOUT_S)
 
     async def place(self, pool: str, requests: Sequence[Request]) -> int:
         """Puts requests in line, in the order given."""
@@ -279,9 +281,7 @@ class ValkeyLine:
     async def _run(self, script: str, pool: str, *arguments: Any) -> Any:
         now = "" if self.virtual_now_ms is None else self.virtual_now_ms
         async with _translated():
-            return await self._scripts[script](
-                keys=[f"{base_key(pool)}meta"], args=[self.identity.epoch, now, *arguments]
-            )
+            return await self._scripts.run(script, f"{base_key(pool)}meta", self.identity.epoch, now, *arguments)
 
 
 def base_key(pool: str) -> str:

@@ -52,7 +52,8 @@ class SqlRequests:
 
     async def submit(self, submission: Submission, now_ms: int, full: Refused | None = None) -> tuple[Request, bool]:
         fresh_ms = now_ms - self._cache_ttl_ms
-        return await self._database.write(partial(_submit, s=submission, now_ms=now_ms, fresh_ms=fresh_ms, full=full))
+        transaction = partial(_submit, s=submission, now_ms=now_ms, fresh_ms=fresh_ms, full=full)
+        return await self._database.write(transaction, fold=submission.user_id)
 
     async def get(self, request_id: str, *, prompt: bool = False, svg: bool = False) -> Request | None:
         wanted = [n for n, yes in (("result", True), ("prompt", prompt), ("svg", svg)) if yes]
@@ -65,17 +66,21 @@ class SqlRequests:
     async def begin(self, request_id: str, attempts_so_far: int, now_ms: int) -> Request | None:
         fresh_ms = now_ms - self._cache_ttl_ms
         return await self._database.write(
-            partial(_begin, request_id=request_id, attempts_so_far=attempts_so_far, now_ms=now_ms, fresh_ms=fresh_ms)
+            partial(_begin, request_id=request_id, attempts_so_far=attempts_so_far, now_ms=now_ms, fresh_ms=fresh_ms),
+            fold=request_id,
         )
 
     async def deliver(self, request_id: str, attempt: int) -> bool:
         named = {"id": request_id, "of_attempt": attempt}
-        return await self._database.write(lambda connection: connection.execute(sql.DELIVER, named).rowcount == 1)
+        return await self._database.write(
+            lambda connection: connection.execute(sql.DELIVER, named).rowcount == 1, fold=request_id
+        )
 
     async def finish(
         self, request_id: str, attempt: int, end: End, turns: Sequence[Turn], now_ms: int, parked: Sequence[str] = ()
     ) -> list[Request]:
         return await self._database.write(
+            # Not folded: those that end with it are locked in no order.
             partial(_finish, request_id=request_id, attempt=attempt, end=end, turns=turns, now_ms=now_ms, parked=parked)
         )
 
@@ -86,15 +91,15 @@ class SqlRequests:
         self, request_id: str, attempt: int, retry: Retry, turns: Sequence[Turn], now_ms: int
     ) -> Request | None:
         return await self._database.write(
-            partial(_requeue, request_id=request_id, attempt=attempt, retry=retry, turns=turns)
+            partial(_requeue, request_id=request_id, attempt=attempt, retry=retry, turns=turns), fold=request_id
         )
 
     async def charge(self, request_id: str, turns: Sequence[Turn]) -> None:
-        await self._database.write(partial(_charge, request_id=request_id, turns=turns))
+        await self._database.write(partial(_charge, request_id=request_id, turns=turns), fold=request_id)
 
     async def cancel(self, request_id: str, user_id: str, *, erase: bool, now_ms: int) -> tuple[Request | None, bool]:
         return await self._database.write(
-            partial(_cancel, request_id=request_id, user_id=user_id, erase=erase, now_ms=now_ms)
+            partial(_cancel, request_id=request_id, user_id=user_id, erase=erase, now_ms=now_ms), fold=request_id
         )
 
     async def expire(self, now_ms: int, many: int) -> list[Request]:
@@ -121,7 +126,8 @@ class SqlRequests:
         return await self._database.read(partial(rows.many, query=query.order_by(requests.c.acceptance).limit(many)))
 
     async def tell(self, seqs: Sequence[tuple[str, int]]) -> None:
-        await self._database.write(partial(_tell, seqs=seqs))
+        fold = seqs[0][0] if len(seqs) == 1 else ""
+        await self._database.write(partial(_tell, seqs=seqs), fold=fold)
 
     async def purge(self, ended_before_ms: int, many: int) -> int:
         return await self._database.write(partial(_purge, ended_before_ms=ended_before_ms, many=many))
@@ -154,10 +160,13 @@ class SqlRequests:
         return await self._database.read(lambda connection: [tuple(row) for row in connection.execute(query)])
 
 
-def _terms(connection: Connection, user_id: str, terms: TierTerms) -> TierTerms:
-    """Keeps the newer of two tiers, and locks the user's row until the transaction ends."""
+def _terms(connection: Connection, user_id: str, terms: TierTerms, request_id: str = "") -> TierTerms:
+    """Keeps the newer of two tiers, and locks the user's row and the request's id until the transaction ends."""
     values = {"user_id": user_id, **dict(zip(sql.TERMS, astuple(terms), strict=True))}
-    return TierTerms(*connection.execute(sql.keep_terms(connection.dialect.name), values).one())
+    dialect = connection.dialect.name
+    lock = {"id": request_id} if request_id and dialect == "postgresql" else {}
+    statement = sql.keep_terms(dialect, lock_id=bool(lock))
+    return TierTerms(*connection.execute(statement, values | lock).one()[: len(sql.TERMS)])
 
 
 def _lock_ids(connection: Connection, request_ids: Sequence[str]) -> None:
@@ -169,8 +178,7 @@ def _lock_ids(connection: Connection, request_ids: Sequence[str]) -> None:
 def _submit(
     connection: Connection, s: Submission, now_ms: int, fresh_ms: int, full: Refused | None
 ) -> tuple[Request, bool]:
-    terms = _terms(connection, s.user_id, s.tier)
-    _lock_ids(connection, [s.request_id])
+    terms = _terms(connection, s.user_id, s.tier, s.request_id)
     named = {"id": s.request_id, "user": s.user_id, "key": s.cache_key, "fresh_ms": fresh_ms}
     exists, buried_generation, count, source = connection.execute(sql.STANDING, named).one()
     if exists:

@@ -22,7 +22,7 @@ GATHER_MS = 20
 """Events that happen together travel together."""
 BATCH = 500
 PENDING = 20_000
-"""Events held for one slow stream; beyond it only final ones are kept."""
+"""Events held for one slow stream; beyond it places and deltas are dropped."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Happened:
     event: dict[str, Any] | Place | Request
 
     @property
-    def final(self) -> bool:
-        """Whether nothing follows."""
-        return isinstance(self.event, Request)
+    def may_be_lost(self) -> bool:
+        """Whether what follows makes it good: the next place does, and the end holds the whole answer."""
+        return isinstance(self.event, Place) or (isinstance(self.event, dict) and self.event["type"] == "delta")
 
 
 class Line(Protocol):
@@ -67,8 +67,8 @@ class Watcher:
         self._watches.remove(self, request_ids)
 
     def push(self, happened: Happened) -> None:
-        """Holds an event until the stream takes it; a slow stream loses all but final ones."""
-        if len(self._pending) < PENDING or happened.final:
+        """Holds an event until the stream takes it; a slow stream loses what may be lost."""
+        if len(self._pending) < PENDING or not happened.may_be_lost:
             self._pending.append(happened)
             self._some.set()
 

@@ -344,7 +344,7 @@ async def test_an_end_in_a_gap_is_told_though_the_database_was_away(monkeypatch:
     running = asyncio.create_task(watches.run(stopping))
     await within(clock.until_asleep(), "a failure")
     clock.advance(1)
-    assert (await within(sent.get(), "the end")).final
+    assert isinstance((await within(sent.get(), "the end")).event, Request)
     stopping.set()
     await within(running, "an end")
 

@@ -275,3 +275,25 @@ async def test_a_further_turn_is_settled_with_the_rest(line: ValkeyLine, valkey:
     else:
         assert await line.requeue(for_attempt, 150, 90, None)
     assert full - (await line.view(POOL))["levels"]["tokens"] == pytest.approx(240)
+
+
+async def test_only_who_can_go_next_wakes_the_dispatchers(line: ValkeyLine, valkey: ValkeyServer) -> None:
+    ear = valkey.client().pubsub()
+    ear.subscribe(f"{line_module.base_key(POOL)}wake")
+    assert ear.get_message(timeout=5)["type"] == "subscribe"
+
+    async def woke(*placed: Request) -> bool:
+        await line.place(POOL, placed)
+        valkey.client().publish(f"{line_module.base_key(POOL)}wake", "end")
+        heard = []
+        while (message := ear.get_message(timeout=5)) and message["data"] != "end":
+            heard.append(message)
+        return bool(heard)
+
+    assert await woke(request(1))
+    assert not await woke(request(2))
+    assert await woke(request(3), request(4, "pro"))
+    # Ahead of what waits, and perhaps smaller: whoever dispatches must look again.
+    assert await woke(request(5, priority=5))
+    # In backoff: the moment at which to look may be sooner now.
+    assert await woke(request(6, not_before_ms=START_MS + 50))

@@ -7,7 +7,7 @@
 -- ARGV's last  the number below every event number of this epoch
 -- Returns the number of requests placed.
 local bucket, _, limits = load_bucket()
-local placed, floor = 0, ARGV[#ARGV]
+local placed, wake, floor = 0, false, ARGV[#ARGV]
 
 -- How much comes, by how far along the line it enters, in eighths (8: last of all): what that overtakes waits longer.
 local function count_arrival(r)
@@ -39,7 +39,9 @@ for i = 3, #ARGV - 1, 12 do
     queue(r, tonumber(ARGV[i + 9]), true)
     count_arrival(r)
     placed = placed + 1
+    -- Behind another one of its tier: whoever dispatches knows already when to look again.
+    wake = wake or (redis.call('ZRANK', key('line:' .. r.tier), r.member) or 0) == 0
   end
 end
-if placed > 0 then redis.call('PUBLISH', base .. 'wake', placed) end
+if wake then redis.call('PUBLISH', base .. 'wake', placed) end
 return placed
