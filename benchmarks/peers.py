@@ -81,9 +81,7 @@ def _client(url: str, calls: int, retries: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _proxy(
-    peer: Peer, upstream: Upstream, per_minute: int, venv: Path
-) -> Iterator[tuple[str, psutil.Process | None]]:
+def _proxy(peer: Peer, upstream: Upstream, per_minute: int, venv: Path) -> Iterator[tuple[str, psutil.Process | None]]:
     if peer.router_retries is None:
         yield upstream.url, None
         return

@@ -43,6 +43,10 @@ class Upstream:
         """Sets limits as the provider would: at once, told by nothing but the headers of answers."""
         self._ask("PUT", "limits", limits)
 
+    def share(self, part: float) -> None:
+        """Lets somebody else use that part of every limit."""
+        self._ask("PUT", "foreigner", {"share": part})
+
     def calls(self) -> list[Call]:
         """The book."""
         return [Call.of(noted) for noted in self._ask("GET", "calls")["calls"]]
@@ -133,7 +137,7 @@ def system(**variables: str) -> Iterator[System]:
     folder = Path(tempfile.mkdtemp(prefix="hg-bench-"))
     stacks = Stacks(folder)
     try:
-        running = System(stacks.start(**variables))
+        running = System(stacks.start(None, **variables))
         running.stack.draw(running.stack.demo_keys["enterprise"])
         running.upstream.forget()
         yield running
@@ -159,7 +163,7 @@ def stand_in(**variables: str) -> Iterator[Upstream]:
 
 def listens(port: int) -> bool:
     """Whether somebody on this machine does."""
-    return any(c.laddr.port == port and c.status == "LISTEN" for c in psutil.net_connections("tcp"))
+    return any(getattr(c.laddr, "port", 0) == port and c.status == "LISTEN" for c in psutil.net_connections("tcp"))
 
 
 def cpu_s(process: psutil.Process) -> float:

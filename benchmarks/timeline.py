@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -38,13 +39,13 @@ def timeline(system: System, folder: Path | None, name: str) -> Iterator[None]:
         _write(system, samples, begun_s, folder / name)
 
 
-def _valkey(data: Path) -> redis.Redis:
+def _valkey(data: Path) -> Any:
     note = data / "sockets"
     sockets = Path(note.read_text().strip()) if note.exists() else data / "run"
     return redis.Redis(unix_socket_path=str(sockets / "valkey.sock"), decode_responses=True)
 
 
-def _sample(valkey: redis.Redis, samples: list[dict[str, str]], stopping: threading.Event) -> None:
+def _sample(valkey: Any, samples: list[dict[str, str]], stopping: threading.Event) -> None:
     while not stopping.wait(SAMPLE_S):
         with contextlib.suppress(redis.RedisError):
             # Only the pool that is used has heard from the provider.
