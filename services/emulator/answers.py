@@ -21,7 +21,8 @@ _KIND = re.compile(r"^Kind of diagram: (\w+)", re.MULTILINE)
 _REQUEST = re.compile(r"<request>\n?(.*?)\n?</request>", re.DOTALL)
 _ASKED_LENGTH = re.compile(r"\[emulate (\d+) tokens\]")
 """How a prompt asks for a longer answer than its words would get."""
-_COMMENT_TOKENS = 32
+_COMMENT_TOKENS = 31
+"""Of a line of filler, its mark included; they have 3.5 characters each, about what real ones have."""
 _HOPELESS = "%% this cannot be mended"
 _BROKEN = "\n  ]]--(( [\n  :x ]]--(( [\n"
 """No kind's grammar takes both lines."""
@@ -96,10 +97,11 @@ def pieces_of(text: str) -> list[str]:
 
 
 def _lengthened(source: str, tokens: int) -> str:
-    """The diagram with comments after it, until it has that many tokens."""
+    """The diagram with comments after it, until it has about that many tokens."""
     missing = max(0, tokens - len(pieces_of(source)))
-    lines = [_COMMENT_TOKENS] * (missing // _COMMENT_TOKENS) + [missing % _COMMENT_TOKENS]
-    return source.rstrip("\n") + "".join(f"\n%%{' more' * (count - 1)}" for count in lines if count) + "\n"
+    line = "\n%%" + " and on" * (_COMMENT_TOKENS // 2)
+    rest = "\n%%" + " and" * (missing % _COMMENT_TOKENS - 1) if missing % _COMMENT_TOKENS else ""
+    return source.rstrip("\n") + line * (missing // _COMMENT_TOKENS) + rest + "\n"
 
 
 def _dressed(source: str, rng: random.Random) -> str:
