@@ -16,7 +16,7 @@ from benchmarks.book import Call, followed_s, refused, requests_used
 from benchmarks.rig import INSTANT, Upstream, system
 from benchmarks.timeline import timeline
 
-STEPS = ((0.0, 600), (30.0, 240), (60.0, 900), (90.0, 60), (120.0, 300))
+STEPS = ((0.0, 600), (30.0, 240), (60.0, 900), (90.0, 120), (120.0, 300))
 """Seconds since the beginning, requests a minute from then on."""
 SECONDS = 150.0
 SETTLE_S = 10.0

@@ -68,6 +68,8 @@ class Answers:
     answered_s: list[float] = field(default_factory=list)
     """Since the beginning, for each that was completed."""
     failed: int = 0
+    sent_again: int = 0
+    """Submits that were answered with an error."""
     cpu_s: dict[str, float] = field(default_factory=dict)
     """Of the clients and of what stands between them and the upstream, by process."""
 
@@ -110,7 +112,7 @@ class System:
             await socket.send(json.dumps({"type": "auth", "apiKey": key}))
 
             async def submit(prompt: str) -> None:
-                request_id = await self._submit(key, prompt)
+                request_id = await self._submit(key, prompt, answers)
                 await socket.send(json.dumps({"type": "subscribe", "requestId": request_id}))
 
             submits = [asyncio.create_task(submit(prompt)) for prompt in prompts]
@@ -122,13 +124,19 @@ class System:
                 waiting -= kind in ("completed", "failed")
             await asyncio.gather(*submits)
 
-    async def _submit(self, key: str, prompt: str) -> str:
-        body = {"prompt": prompt, "options": {"maxTokens": 16_000}}
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.stack.port)
-        writer.write(post("/api/diagram/generate", json.dumps(body).encode(), X_API_Key=key, Connection="close"))
-        answer = (await reader.read()).partition(b"\r\n\r\n")[2]
-        writer.close()
-        return str(json.loads(answer)["requestId"])
+    async def _submit(self, key: str, prompt: str, answers: Answers) -> str:
+        body = json.dumps({"prompt": prompt, "options": {"maxTokens": 16_000}}).encode()
+        headers = {"X_API_Key": key, "Idempotency_Key": prompt, "Connection": "close"}
+        while True:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.stack.port)
+            writer.write(post("/api/diagram/generate", body, **headers))
+            head, _, answer = (await reader.read()).partition(b"\r\n\r\n")
+            writer.close()
+            if head.startswith(b"HTTP/1.1 202"):
+                return str(json.loads(answer)["requestId"])
+            # Overloaded: nothing was accepted, or nobody knows. The same key makes it the same request.
+            answers.sent_again += 1
+            await asyncio.sleep(1)
 
 
 @contextmanager
