@@ -12,7 +12,9 @@ WORKERS ?= 2
 ARGS ?=
 export PYTHONPATH := $(CURDIR):$(CURDIR)/protos
 
-.PHONY: help run test lint verify protos lock fmt bench clean dev k8s
+BENCHES = accept watch burst scarce small_plans limit_change shared_key
+
+.PHONY: help run test lint verify protos lock fmt bench bench-all clean dev k8s
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +54,9 @@ fmt: $(VENV)/dev.lock ## format and mend what a program can
 bench: $(VENV)/dev.lock ## requests a second, latency, cost of watching (ARGS="--write docs/performance.md")
 	@$(PY) -m benchmarks.accept $(ARGS)
 	@$(PY) -m benchmarks.watch $(ARGS)
+
+bench-all: $(VENV)/dev.lock ## every benchmark, in about half an hour (ARGS as for bench)
+	@for name in $(BENCHES); do $(PY) -m benchmarks.$$name $(ARGS) || exit; done
 
 dev: $(VENV)/dev.lock ## make .venv with all that developing takes
 

@@ -14,9 +14,15 @@ from services.emulator.diagrams import DRAW, best_kind, draw
 from services.emulator.faults import ASKED_FAULT
 from services.emulator.phrases import topic_of
 
+MOST_TOKENS = 100_000
+"""Of an answer whose length was asked for."""
 _PIECE = re.compile(r"\s*[^\s]{1,4}|\s+")
 _KIND = re.compile(r"^Kind of diagram: (\w+)", re.MULTILINE)
 _REQUEST = re.compile(r"<request>\n?(.*?)\n?</request>", re.DOTALL)
+_ASKED_LENGTH = re.compile(r"\[emulate (\d+) tokens\]")
+"""How a prompt asks for a longer answer than its words would get."""
+_COMMENT_TOKENS = 31
+"""Of a line of filler, its mark included; they have 3.5 characters each, about what real ones have."""
 _HOPELESS = "%% this cannot be mended"
 _BROKEN = "\n  ]]--(( [\n  :x ]]--(( [\n"
 """No kind's grammar takes both lines."""
@@ -75,7 +81,9 @@ def answer_to(talk: Conversation, seed: str, fault: str) -> str:
     prompt = request[1] if request else talk.first
     named = _KIND.search(talk.system)
     kind = named[1] if named and named[1] in DRAW else best_kind(prompt)
-    source = draw(kind, topic_of(ASKED_FAULT.sub("", prompt)), rng)
+    source = draw(kind, topic_of(_ASKED_LENGTH.sub("", ASKED_FAULT.sub("", prompt))), rng)
+    if length := _ASKED_LENGTH.search(prompt):
+        source = _lengthened(source, min(int(length[1]), MOST_TOKENS))
     if fault == "bad_diagram" and not talk.replies:
         source += _BROKEN
     elif fault == "bad_diagram_always" or _HOPELESS in talk.replies:
@@ -86,6 +94,14 @@ def answer_to(talk: Conversation, seed: str, fault: str) -> str:
 def pieces_of(text: str) -> list[str]:
     """The text in tokens."""
     return _PIECE.findall(text)
+
+
+def _lengthened(source: str, tokens: int) -> str:
+    """The diagram with comments after it, until it has about that many tokens."""
+    missing = max(0, tokens - len(pieces_of(source)))
+    line = "\n%%" + " and on" * (_COMMENT_TOKENS // 2)
+    rest = "\n%%" + " and" * (missing % _COMMENT_TOKENS - 1) if missing % _COMMENT_TOKENS else ""
+    return source.rstrip("\n") + line * (missing // _COMMENT_TOKENS) + rest + "\n"
 
 
 def _dressed(source: str, rng: random.Random) -> str:

@@ -188,7 +188,9 @@ class SchedulerServicer(SchedulerServiceServicer):
         logged: list[tuple[int, dict[str, Any]]] = []
         with suppress(LineUnavailable):
             logged = await self._line.events(row.pool, row.request_id, after or 0)
-        highest = max([seq for seq, _ in logged] + [row.final_seq or 0, after or 0])
+        # An end that was logged after the row was read has still to be told: its number must not hide it.
+        known = [seq for seq, event in logged if row.state.ended or event["type"] != "ended"]
+        highest = max([*known, row.final_seq or 0, after or 0])
         events = []
         if after is not None:
             events = [Happened(row.request_id, s, e) for s, e in logged if e["type"] != "ended"]

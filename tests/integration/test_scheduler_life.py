@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+import redis.asyncio as redis
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from headgate.generator.v1 import generator_pb2 as gen
 from headgate.scheduler.v1 import scheduler_pb2 as pb
@@ -353,6 +354,21 @@ async def test_what_is_erased_cannot_be_replayed(scheduler: Scheduler) -> None:
     replayed = (await scheduler.stub.Replay(ask)).replayed[0]
     assert [event.WhichOneof("event") for event in replayed.events] == ["ended"]
     assert SOURCE not in str(replayed)
+
+
+async def test_an_end_that_comes_while_the_state_is_read_is_not_hidden(
+    scheduler: Scheduler, valkey: ValkeyServer
+) -> None:
+    scheduler.generator.steps = never_ends
+    request_id = await scheduler.submit()
+    await scheduler.generator.until(lambda: bool(scheduler.generator.asked), "the attempt")
+    # As if the request had ended between the look at its row, which says running, and that at its log.
+    async with redis.from_url(valkey.url) as client:
+        await client.xadd(f"hg:{{sonnet}}:log:{request_id}", {"e": '{"type": "ended"}'}, "9-1")
+    replay = pb.ReplayRequest(items=[pb.ReplayItem(request_id=request_id)])
+    replayed = (await scheduler.stub.Replay(replay)).replayed[0]
+    assert replayed.request.state == pb.STATE_RUNNING
+    assert replayed.seq < 9
 
 
 async def test_the_outstanding_cap_holds_under_concurrent_submits(tmp_path: Path, valkey: ValkeyServer) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from services.emulator.answers import answer_to, conversation_of
+from services.emulator.answers import answer_to, conversation_of, pieces_of
 from services.emulator.diagrams import DRAW, best_kind, draw
 from services.emulator.phrases import topic_of
 from services.generator.prompts import Prompts
@@ -121,3 +121,14 @@ def test_other_questions_get_prose() -> None:
     answer = answer_to(conversation_of(body), "seed", "")
     assert "queue" in answer.lower()
     assert "```" not in answer
+
+
+@pytest.mark.parametrize("kind", DRAW)
+def test_an_answer_is_as_long_as_asked_and_still_a_diagram(kind: str) -> None:
+    talk = conversation_of(conversation("[emulate 1200 tokens] How a parcel travels from the shop to its reader", kind))
+    answer = answer_to(talk, "seed", "")
+    extractor = Extractor()
+    source = extractor.feed(answer) + extractor.finish()
+    assert_draws(source, kind)
+    assert 1200 <= len(pieces_of(answer)) <= 1240
+    assert "1200" not in source
