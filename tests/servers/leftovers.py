@@ -57,9 +57,8 @@ def odd_levels(valkey: ValkeyServer) -> list[str]:
     """Levels of buckets that are no numbers."""
     client = valkey.client()
     buckets = {key: client.hgetall(key) for key in client.scan_iter("hg:*:bucket")}
-    levels = [
-        (key, n, float(v)) for key, fields in buckets.items() for n, v in fields.items() if n.startswith("level:")
-    ]
+    fields = [(key, name, value) for key, bucket in buckets.items() for name, value in bucket.items()]
+    levels = [(key, name, float(value)) for key, name, value in fields if name.startswith("level:")]
     assert levels
     return [f"{key} {name} is {level}" for key, name, level in levels if not math.isfinite(level)]
 
