@@ -348,8 +348,8 @@ class Requests(Protocol):
         """Rows in that state in order of acceptance, after that acceptance."""
         ...
 
-    async def untold(self, many: int) -> list[Request]:
-        """Ended rows whose ending script is not known to have run."""
+    async def untold(self, many: int, ended_before_ms: int) -> list[Request]:
+        """Rows that ended before that and whose ending script is not known to have run."""
         ...
 
     async def tell(self, seqs: Sequence[tuple[str, int]]) -> None:

@@ -31,8 +31,9 @@ RETIER = (
 _source = requests.alias("source")
 _SOURCE = (
     select(_source.c.acceptance)
-    # The release before this one erases an answer and leaves the key.
-    .where(_source.c.state == "completed", _source.c.ended_ms > bindparam("fresh_ms"), _source.c.result != "")
+    # The release before this one leaves the key where an answer is erased or was cut short.
+    .where(_source.c.state == "completed", _source.c.ended_ms > bindparam("fresh_ms"))
+    .where(_source.c.result != "", ~_source.c.truncated)
     .order_by(_source.c.ended_ms.desc())
     .limit(1)
 )

@@ -121,8 +121,9 @@ class SqlRequests:
         query = select_requests().where(text(f"state = '{State(state).value}'"), requests.c.acceptance > after)
         return await self._database.read(partial(rows.many, query=query.order_by(requests.c.acceptance).limit(many)))
 
-    async def untold(self, many: int) -> list[Request]:
+    async def untold(self, many: int, ended_before_ms: int) -> list[Request]:
         query = select_requests().where(text("state NOT IN ('queued', 'running') AND NOT told"))
+        query = query.where(requests.c.ended_ms <= ended_before_ms)
         return await self._database.read(partial(rows.many, query=query.order_by(requests.c.acceptance).limit(many)))
 
     async def tell(self, seqs: Sequence[tuple[str, int]]) -> None:

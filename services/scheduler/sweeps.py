@@ -25,6 +25,8 @@ PURGE_MS = 600_000
 DAY_MS = 86_400_000
 SETTLED_AGE_MS = 10_000
 """Younger rows may still be on their way from SQL to Valkey."""
+TELLING_MS = 3_000
+"""Who ended it tells of it first, and alone knows what it used. That takes milliseconds, a second for a crowd of equals."""
 STRANDED_MS = 3_600_000
 """The longest that an attempt can be allowed: until then a replica with other settings may be at it."""
 BATCH = 500
@@ -156,7 +158,7 @@ class Sweeps:
 
     async def untold(self) -> None:
         """Runs the ending script for ended rows that are not known to have had it."""
-        while rows := await self._requests.untold(BATCH):
+        while rows := await self._requests.untold(BATCH, self._clock.now_ms() - TELLING_MS):
             await self._tell(rows)
 
     async def purge(self) -> None:

@@ -63,6 +63,7 @@ while true do
   unqueue(first, true)
   redis.call('ZADD', key('leases'), now + lease_ms, first.id)
   fly(first)
+  anew(bucket, first)
   take(bucket, levels, first, input, output)
   if tonumber(first.attempt) == 0 then earn_retries(bucket, limits, 0.1) end
   redis.call('HSET', meta, 'T:' .. first.tier, precise(first.finish),

@@ -29,7 +29,8 @@ local function unpark(work)
   for _, id in ipairs(behind) do
     redis.call('ZREM', key('behind:' .. work), id)
     local r = read(id)
-    if r.member and not r.closed then enter(r) end
+    -- The release before this one does not see what is parked, and may have placed it and taken it meanwhile.
+    if r.member and not r.closed and not held(r) then enter(r) end
   end
   if #behind < 500 then redis.call('HDEL', key('flights'), work) end
   return #behind

@@ -43,6 +43,12 @@ local function answered(bucket, r)
   redis.call('HDEL', key('req:' .. r.id), 'asked')
 end
 
+-- Another attempt begins: one that the release before this one put back still has the mark of the last.
+local function anew(bucket, r)
+  answered(bucket, r)
+  r.mark = nil
+end
+
 -- Takes what was used beyond the estimate, or gives back what was not; the requests themselves stay taken.
 local function settle(bucket, levels, r, input, output)
   local mark = r.mark and cjson.decode(r.mark) or {input = r.input, output = r.output}

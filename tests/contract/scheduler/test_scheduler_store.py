@@ -266,10 +266,11 @@ async def test_sweeps_find_what_is_theirs(store: SqlRequests) -> None:
     assert [r.request_id for r in queued] == ["req_0", "req_3"]
     assert [r.request_id for r in await store.unfinished(State.QUEUED, queued[0].acceptance, 10)] == ["req_3"]
     assert [r.request_id for r in await store.unfinished(State.RUNNING, 0, 10)] == ["req_1"]
-    assert [r.request_id for r in await store.untold(10)] == ["req_2"]
+    assert [r.request_id for r in await store.untold(10, NOW)] == ["req_2"]
+    assert await store.untold(10, NOW - 1) == []
     await store.tell([("req_2", 44)])
     await store.tell([("req_2", 55)])
-    assert await store.untold(10) == []
+    assert await store.untold(10, NOW) == []
     told = await store.get("req_2")
     assert told is not None
     assert told.final_seq == 44
