@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection, select, update
 
 from services.clock import Clock
-from services.scheduler.life import LineUnavailable, Requests, State
+from services.scheduler.life import LineUnavailable, Request, Requests, State
 from services.scheduler.line import Identity, ValkeyLine, base_key, connect
 from services.scheduler.tables import identity as identity_table
 from services.sql import Database, StoreUnavailable
@@ -148,13 +148,18 @@ class Rebuilder:
         return True
 
     async def _fill(self, line: ValkeyLine, state: State) -> int:
-        after, total = 0, 0
-        while rows := await self._requests.unfinished(state, after, BATCH):
-            for pool in self._pools:
-                mine = [row for row in rows if row.pool == pool]
-                if mine:
-                    put = line.adopt if state is State.RUNNING else line.place
-                    total += await put(pool, mine)
-            after = rows[-1].acceptance
-            await asyncio.sleep(0)
+        total, rows = 0, await self._requests.unfinished(state, 0, BATCH)
+        while rows:
+            # The next are read while Valkey works.
+            put, rows = await asyncio.gather(
+                self._put(line, state, rows), self._requests.unfinished(state, rows[-1].acceptance, BATCH)
+            )
+            total += put
+        return total
+
+    async def _put(self, line: ValkeyLine, state: State, rows: Sequence[Request]) -> int:
+        put, total = line.adopt if state is State.RUNNING else line.place, 0
+        for pool in self._pools:
+            if mine := [row for row in rows if row.pool == pool]:
+                total += await put(pool, mine)
         return total

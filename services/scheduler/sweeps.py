@@ -26,7 +26,7 @@ DAY_MS = 86_400_000
 SETTLED_AGE_MS = 10_000
 """Younger rows may still be on their way from SQL to Valkey."""
 TELLING_MS = 3_000
-"""Who ended it tells of it first, and alone knows what it used. That takes milliseconds, a second for a crowd of equals."""
+"""Who ended it tells of it first, and alone knows what it used: in milliseconds, for a crowd of equals in a second."""
 STRANDED_MS = 3_600_000
 """The longest that an attempt can be allowed: until then a replica with other settings may be at it."""
 BATCH = 500

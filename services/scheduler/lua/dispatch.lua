@@ -35,7 +35,7 @@ if pause > now then return {math.min(pause - now, 1000), 0} end
 -- The breaker is open: a single one goes to see whether the provider is back.
 if bucket.breaker_ms then many = math.min(many, 1) end
 
-local room = math.min(tonumber(ARGV[5]), in_force(bucket, 'concurrency') or math.huge) - redis.call('ZCARD', key('leases'))
+local room = math.min(tonumber(ARGV[5]), bucket.at_once or math.huge) - redis.call('ZCARD', key('leases'))
 local heads, taken, parked, answer = {}, 0, 0, {wait, capacity.requests == 1 and EVEN_MS or 0}
 for _, tier in ipairs(tiers) do heads[tier] = head(tier) end
 -- What goes next, and the smallest T. Parking 500 at most bounds the script.

@@ -46,8 +46,8 @@ local function load_bucket()
   end
   local day = math.floor(now / DAY_MS)
   if tonumber(bucket.day) ~= day then bucket.day, bucket.today = day, 0 end
-  local a_day = in_force(bucket, 'requests_day')
-  if a_day and tonumber(bucket.today) >= a_day then
+  bucket.a_day, bucket.at_once = in_force(bucket, 'requests_day'), in_force(bucket, 'concurrency')
+  if bucket.a_day and tonumber(bucket.today) >= bucket.a_day then
     bucket.paused_until, bucket.paused_why = (day + 1) * DAY_MS, 'provider_limit'
   end
   return bucket, levels, limits, capacity

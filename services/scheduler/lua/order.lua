@@ -15,15 +15,16 @@ local function held(r)
 end
 
 -- A tier that had nothing in line begins at the pool's virtual time.
-local function enter(r)
+local function enter(r, user)
   if redis.call('ZCARD', key('line:' .. r.tier)) == 0 then
     local T = math.max(field(meta, 'T:' .. r.tier), field(meta, 'V'))
     redis.call('HSET', meta, 'T:' .. r.tier, precise(T), 'sum:' .. r.tier, 0)
   end
   if redis.call('ZADD', key('line:' .. r.tier), r.tag, r.member) == 1 then
     redis.call('HINCRBYFLOAT', meta, 'sum:' .. r.tier, r.cost)
-    redis.call('HINCRBY', account(r), 'ready', 1)
-    list_user(r)
+    user = user or user_of(r)
+    user.ready = redis.call('HINCRBY', account(r), 'ready', 1)
+    list_user(r, user)
   end
 end
 
@@ -39,22 +40,25 @@ end
 
 -- Among its user's own, at the rank it has for life, and into line or backoff. `new`: its cost is not in F yet.
 local function queue(r, not_before, new)
+  local user = user_of(r)
   if new and redis.call('ZCARD', own(r)) == 0 then
-    redis.call('HSET', account(r), 'F', precise(math.max(service(r), field(meta, 'V:' .. r.tier))), 'waiting', 0)
+    user.F, user.waiting = math.max(user.F - user.waiting, field(meta, 'V:' .. r.tier)), 0
   end
   if redis.call('ZADD', own(r), r.rank, r.id) == 1 then
-    add(account(r), 'waiting', r.cost)
-    if new then add(account(r), 'F', r.cost) end
+    user.waiting = user.waiting + r.cost
+    if new then user.F = user.F + r.cost end
   end
+  redis.call('HSET', account(r), 'F', precise(user.F), 'waiting', precise(user.waiting))
   redis.call('EXPIRE', account(r), 172800)
   redis.call('EXPIRE', own(r), 172800)
   if new and redis.call('ZREVRANGE', own(r), 0, 0)[1] == r.id then
-    redis.call('HSET', key('req:' .. r.id), 'tag', redis.call('HGET', account(r), 'F'))
+    r.tag = precise(user.F)
+    redis.call('HSET', key('req:' .. r.id), 'tag', r.tag)
   else
     retag(r)
+    r.tag = redis.call('HGET', key('req:' .. r.id), 'tag')
   end
-  r.tag = redis.call('HGET', key('req:' .. r.id), 'tag')
-  if not_before > now then redis.call('ZADD', key('backoff'), not_before, r.id) else enter(r) end
+  if not_before > now then redis.call('ZADD', key('backoff'), not_before, r.id) else enter(r, user) end
 end
 
 -- No longer one of its user's queued ones: served (their service grows by it) or given up (it never was).

@@ -7,7 +7,8 @@
 -- ARGV's last  the number below every event number of this epoch
 -- Returns the number of requests placed.
 local bucket, _, limits = load_bucket()
-local placed, wake, floor = 0, false, ARGV[#ARGV]
+local placed, wake, floor, tiers = 0, false, ARGV[#ARGV], {}
+local sequence = redis.call('HINCRBY', meta, 'sequence', (#ARGV - 3) / 12) - (#ARGV - 3) / 12
 
 -- How much comes, by how far along the line it enters, in eighths (8: last of all): what that overtakes waits longer.
 local function count_arrival(r)
@@ -18,24 +19,27 @@ local function count_arrival(r)
 end
 
 for i = 3, #ARGV - 1, 12 do
-  local r = read(ARGV[i])
+  local r = redis.call('EXISTS', key('req:' .. ARGV[i])) == 1 and read(ARGV[i]) or {id = ARGV[i]}
   if not r.closed and not (r.member and held(r)) then
     -- One that SQL says is queued and that is known and nowhere: begin anew.
     if r.member then unqueue(r, false) end
-    local sequence = redis.call('HINCRBY', meta, 'sequence', 1)
+    sequence = sequence + 1
     r.tier, r.user, r.input, r.output, r.kind, r.max = ARGV[i + 1], ARGV[i + 3], unpack(ARGV, i + 4, i + 7)
     r.cost = precise(cost_of(bucket, limits, expected(bucket, r)))
     -- A sequence number first, so that equal tags keep the order of arrival.
     r.member = string.format('%012d', sequence) .. r.id
     r.rank = precise(sequence - tonumber(ARGV[i + 10]) * 1e12)
+    -- Its attempt is never lowered: the caller's row may be older than what was seen here.
+    r.attempt = math.max(tonumber(r.attempt) or 0, tonumber(ARGV[i + 8]))
+    r.work = ARGV[i + 11] ~= '' and ARGV[i + 11] or nil
     redis.call('HSET', key('req:' .. r.id), 'tier', r.tier, 'user', r.user, 'member', r.member, 'cost', r.cost,
-      'rank', r.rank, 'input', r.input, 'output', r.output, 'kind', r.kind, 'max', r.max)
-    -- Never lowered: the caller's row may be older than what was seen here.
-    redis.call('HSET', key('req:' .. r.id), 'attempt', math.max(tonumber(r.attempt) or 0, tonumber(ARGV[i + 8])))
-    redis.call('HSETNX', key('req:' .. r.id), 'seq', floor)
-    if ARGV[i + 11] ~= '' then redis.call('HSET', key('req:' .. r.id), 'work', ARGV[i + 11]) end
-    redis.call('HSET', meta, 'share:' .. r.tier, ARGV[i + 2])
-    redis.call('SADD', key('tiers'), r.tier)
+      'rank', r.rank, 'input', r.input, 'output', r.output, 'kind', r.kind, 'max', r.max, 'attempt', r.attempt,
+      'seq', r.seq or floor)
+    if r.work then redis.call('HSET', key('req:' .. r.id), 'work', r.work) end
+    if not tiers[r.tier] then
+      tiers[r.tier] = redis.call('HSET', meta, 'share:' .. r.tier, ARGV[i + 2])
+      redis.call('SADD', key('tiers'), r.tier)
+    end
     queue(r, tonumber(ARGV[i + 9]), true)
     count_arrival(r)
     placed = placed + 1

@@ -8,11 +8,16 @@ local function account(r) return key('user:' .. r.tier .. ':' .. r.user) end
 local function own(r) return key('own:' .. r.tier .. ':' .. r.user) end
 local function field(hash, name) return tonumber(redis.call('HGET', hash, name)) or 0 end
 local function add(hash, name, amount) redis.call('HSET', hash, name, precise(field(hash, name) + amount)) end
-local function service(r) return field(account(r), 'F') - field(account(r), 'waiting') end
+local function user_of(r)
+  local values = redis.call('HMGET', account(r), 'F', 'waiting', 'ready')
+  return {F = tonumber(values[1]) or 0, waiting = tonumber(values[2]) or 0, ready = tonumber(values[3]) or 0}
+end
+local function service(r) local user = user_of(r) return user.F - user.waiting end
 
 -- The tier's users who have something that could go now, by their service so far.
-local function list_user(r)
-  if field(account(r), 'ready') > 0 then redis.call('ZADD', key('users:' .. r.tier), precise(service(r)), r.user)
+local function list_user(r, user)
+  user = user or user_of(r)
+  if user.ready > 0 then redis.call('ZADD', key('users:' .. r.tier), precise(user.F - user.waiting), r.user)
   else redis.call('ZREM', key('users:' .. r.tier), r.user) end
 end
 

@@ -63,9 +63,8 @@ end
 local function cost_of(bucket, limits, input, output, took_ms)
   local cost, need = 0, needs(input, output)
   for dim, limit in pairs(limits) do cost = math.max(cost, need[dim] * 60 / limit) end
-  local a_day, concurrency = in_force(bucket, 'requests_day'), in_force(bucket, 'concurrency')
-  if a_day then cost = math.max(cost, 86400 / a_day) end
-  if concurrency then cost = math.max(cost, (took_ms or tonumber(bucket.mean_ms) or 0) / 1000 / concurrency) end
+  if bucket.a_day then cost = math.max(cost, 86400 / bucket.a_day) end
+  if bucket.at_once then cost = math.max(cost, (took_ms or tonumber(bucket.mean_ms) or 0) / 1000 / bucket.at_once) end
   -- Without any limit everything costs the same, and the order is by count.
   return cost > 0 and cost or 1
 end
