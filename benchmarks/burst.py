@@ -48,7 +48,7 @@ def _ours(folder: Path | None) -> list[str]:
 def _peer(peer: Peer, venv: Path) -> list[str]:
     try:
         outcome = run(peer, REQUESTS, PER_MINUTE, venv)
-    except subprocess.CalledProcessError as error:
+    except (subprocess.SubprocessError, AssertionError) as error:
         return [peer.name, f"could not be installed or run: {error}", *["-"] * (len(HEADS) - 2)]
     name = peer.name if peer.router_retries is None else peer.name.replace("proxy", f"proxy {version(venv)}")
     cpu = f"{outcome.clients_cpu_s:.1f} + {outcome.between_cpu_s:.1f}"

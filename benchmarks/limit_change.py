@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
+
+import matplotlib.pyplot as plt
 
 from benchmarks import report
 from benchmarks.book import Call, followed_s, refused, requests_used
@@ -36,6 +40,8 @@ def main() -> None:
         provider.join()
         calls = headgate.upstream.calls()
     changed_s[0] = answers.begun_s
+    if options.write:
+        _plot(calls, answers.begun_s, options.write.with_name("limit-change.svg"))
     rows = _rows(calls, [*changed_s, answers.begun_s + SECONDS])
     report.publish(options.write, "limit-change", "A limit seen only in headers, plan auto", HEADS, rows)
 
@@ -46,6 +52,22 @@ def _change(upstream: Upstream, changed_s: list[float]) -> None:
         time.sleep(max(0.0, begun_s + after_s - time.time()))
         upstream.change(rpm=limit)
         changed_s[number] = time.time()
+
+
+def _plot(calls: Sequence[Call], begun_s: float, path: Path) -> None:
+    """Calls let in during each second, over what the limit gives."""
+    let_in = Counter(int(call.at_s - begun_s) for call in calls if call.passed)
+    starts, limits = zip(*STEPS, strict=True)
+    plt.rcParams["svg.hashsalt"] = "headgate"
+    figure, axes = plt.subplots(figsize=(9, 3))
+    axes.bar(range(int(SECONDS)), [let_in[s] for s in range(int(SECONDS))], 1.0, align="edge", label="calls let in")
+    axes.stairs(
+        [limit / 60 for limit in limits], [*starts, SECONDS], color="black", label="limit, told only by headers"
+    )
+    axes.set(xlabel="seconds", ylabel="a second", xlim=(0, SECONDS))
+    axes.legend()
+    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
+    plt.close(figure)
 
 
 def _rows(calls: Sequence[Call], moments: Sequence[float]) -> list[list[str]]:
