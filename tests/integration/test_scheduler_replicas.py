@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,8 +13,13 @@ import pytest
 from headgate.generator.v1 import generator_pb2 as gen
 from headgate.scheduler.v1 import scheduler_pb2 as pb
 
+from services import sql
+from services.scheduler.life import Retry
+from services.scheduler.line import LEASE_MS, Identity, ValkeyLine, base_key, connect
+from services.scheduler.store import SqlRequests
 from tests.servers.postgres import PostgresServer
 from tests.servers.scheduler import (
+    DEADLINE_S,
     drawn,
     draws,
     migrate,
@@ -23,6 +30,8 @@ from tests.servers.scheduler import (
     used,
 )
 from tests.servers.valkey import ValkeyServer
+
+POOL = "sonnet"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -133,3 +142,79 @@ async def test_one_rebuilds_and_both_go_on(tmp_path: Path, own_valkey: ValkeySer
             assert ended.state == pb.STATE_COMPLETED
         for request_id in ids:
             assert (await one.quota.end(request_id)).counted
+
+
+async def test_no_running_attempt_is_lost_while_valkey_stands_still(tmp_path: Path, own_valkey: ValkeyServer) -> None:
+    """All leases run out at once, and whoever sweeps first must not take them for the other's dead."""
+    door = asyncio.Event()
+
+    async def steps(_: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
+        yield started()
+        while not door.is_set():
+            yield gen.GenerateResponse(heartbeat=gen.Heartbeat())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(door.wait(), 3)
+        yield used()
+        yield drawn()
+
+    async with (
+        running_scheduler(sqlite_url(tmp_path), own_valkey.url, provider_rpm=6000) as one,
+        second_replica(one, tmp_path) as two,
+    ):
+        one.generator.steps = steps
+        ids = [await (one, two)[n % 2].submit(request_id=f"req_{n}") for n in range(30)]
+        await one.generator.until(lambda: len(one.generator.asked) == 30, "all attempts, on both")
+        own_valkey.pause()
+        await asyncio.sleep((LEASE_MS + 1_000) / 1000)
+        own_valkey.resume()
+        await nobody_is_overdue(own_valkey)
+        door.set()
+        for request_id in ids:
+            ended, _ = await one.end(request_id)
+            assert (ended.state, ended.attempts) == (pb.STATE_COMPLETED, 1)
+
+
+async def test_an_attempt_that_another_gave_up_ends_where_the_next_one_runs(
+    tmp_path: Path, valkey: ValkeyServer
+) -> None:
+    """The first one's end took the second one's name off the list of what runs, and nobody renewed its lease."""
+
+    async def steps(_: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
+        yield started()
+        while True:
+            yield gen.GenerateResponse(heartbeat=gen.Heartbeat())
+            await asyncio.sleep(1)
+
+    url = sqlite_url(tmp_path)
+    async with running_scheduler(url, valkey.url, provider_rpm=6000) as one:
+        one.generator.steps = steps
+        request_id = await one.submit()
+        await one.generator.until(lambda: len(one.generator.asked) == 1, "an attempt")
+        await give_up(url, valkey, request_id)
+        await one.generator.until(lambda: len(one.generator.asked) == 2, "another one")
+        await one.generator.until(lambda: one.generator.cancelled == [request_id], "the end of the first")
+        lease_ms = valkey.client().zscore(f"{base_key(POOL)}leases", request_id)
+        deadline = time.monotonic() + LEASE_MS / 1000
+        while valkey.client().zscore(f"{base_key(POOL)}leases", request_id) == lease_ms:
+            assert time.monotonic() < deadline, "its lease is not renewed"
+            await asyncio.sleep(0.1)
+
+
+async def give_up(url: str, valkey: ValkeyServer, request_id: str) -> None:
+    """What a replica does that takes a first attempt for lost."""
+    database = sql.connect(url)
+    identity = Identity(1, valkey.client().info("server")["run_id"])
+    client = connect(valkey.url, identity)
+    queued = await SqlRequests(database).requeue(request_id, 1, Retry(0, "Lost."), [], 0)
+    assert queued
+    assert await ValkeyLine(client, identity).requeue(queued, None, None, None)
+    await client.aclose()
+    await database.close()
+
+
+async def nobody_is_overdue(valkey: ValkeyServer) -> None:
+    """Returns once every lease lasts again."""
+    client, deadline = valkey.client(), time.monotonic() + DEADLINE_S
+    while client.zcount(f"{base_key(POOL)}leases", "-inf", client.time()[0] * 1000 + LEASE_MS // 2):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
