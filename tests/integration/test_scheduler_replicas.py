@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from headgate.generator.v1 import generator_pb2 as gen
 from headgate.scheduler.v1 import scheduler_pb2 as pb
 
 from services import sql
+from services.rpc.status import Refusal
 from services.scheduler.life import Retry
 from services.scheduler.line import LEASE_MS, Identity, ValkeyLine, base_key, connect
 from services.scheduler.store import SqlRequests
@@ -109,6 +111,36 @@ async def test_what_a_replica_leaves_the_other_takes_over(tmp_path: Path, valkey
             assert ended.state == pb.STATE_COMPLETED
             assert ended.attempts <= 2
             assert (await one.quota.end(request_id)).counted
+
+
+async def test_two_replicas_never_ask_more_of_the_workers_than_they_have(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """Each sees the same four slots; together they use them all and are refused by none."""
+    running, most, refused = 0, 0, 0
+
+    async def steps(request: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
+        nonlocal running, most, refused
+        if running >= 4:
+            refused += 1
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "BUSY", "No slot.", "generator.headgate")
+        running += 1
+        most = max(most, running)
+        try:
+            async for step in draws(request):
+                await asyncio.sleep(0.01)
+                yield step
+        finally:
+            running -= 1
+
+    async with (
+        running_scheduler(sqlite_url(tmp_path), valkey.url, provider_rpm=60_000, generator_slots=4) as one,
+        second_replica(one, tmp_path) as two,
+    ):
+        one.generator.steps = steps
+        submissions = [(one, two)[n % 2].stub.Submit(one.submission()) for n in range(60)]
+        ids = [answer.request.request_id for answer in await asyncio.gather(*submissions)]
+        ends = await asyncio.gather(*((one, two)[n % 2].end(request_id) for n, request_id in enumerate(ids)))
+        assert {ended.attempts for ended, _ in ends} == {1}
+        assert (most, refused) == (4, 0)
 
 
 async def test_a_cancel_at_one_stops_the_attempt_of_the_other(tmp_path: Path, valkey: ValkeyServer) -> None:
