@@ -19,9 +19,12 @@ from services.rpc.status import Refusal
 from services.scheduler.life import Retry
 from services.scheduler.line import LEASE_MS, Identity, ValkeyLine, base_key, connect
 from services.scheduler.store import SqlRequests
+from tests.servers.crowd import Load, crowd, slowly
 from tests.servers.postgres import PostgresServer
+from tests.servers.replicas import replica
 from tests.servers.scheduler import (
     DEADLINE_S,
+    Scheduler,
     drawn,
     draws,
     migrate,
@@ -174,6 +177,41 @@ async def test_one_rebuilds_and_both_go_on(tmp_path: Path, own_valkey: ValkeySer
             assert ended.state == pb.STATE_COMPLETED
         for request_id in ids:
             assert (await one.quota.end(request_id)).counted
+
+
+async def test_replicas_join_leave_and_die_under_load(database_url: str, tmp_path: Path, valkey: ValkeyServer) -> None:
+    """Processes of their own: one joins, leaves as a rollout has it, joins again and is killed at its work."""
+    settings = {"provider_rpm": 1200, "cache_scope": "global", "drain_ms": 2_000}
+    async with (
+        running_scheduler(database_url, valkey.url, **settings) as stays,
+        replica(stays, tmp_path, "comes-and-goes") as goes,
+        crowd([stays, goes], database_url, valkey) as load,
+    ):
+        stays.generator.steps = slowly
+        await load.more(30)
+        await goes.stop()
+        assert broken(stays, load) == {}, "what it had begun it saw to its end"
+        await load.more(10)
+        await goes.start()
+        await load.more(30)
+        await goes.kill()
+        await stays.generator.until(lambda: bool(broken(stays, load)), "the end of its streams")
+        killed_s = time.monotonic()
+        while not all(goes_on(stays, request_id, times) for request_id, times in broken(stays, load).items()):
+            # A lease, a sweep for it, and what a busy machine takes.
+            assert time.monotonic() < killed_s + LEASE_MS / 1000 + 5, "what it had begun is not begun again"
+            await asyncio.sleep(0.1)
+
+
+def broken(one: Scheduler, load: Load) -> Counter[str]:
+    """How many attempts at each request broke off, though nobody had cancelled it."""
+    return Counter(request_id for request_id in one.generator.cancelled if request_id not in load.cancelled)
+
+
+def goes_on(one: Scheduler, request_id: str, broken_off: int) -> bool:
+    """It is attempted again, or ended with an equal one."""
+    attempts = sum(request.request_id == request_id for request in one.generator.asked)
+    return attempts > broken_off or bool(one.quota.ends(request_id))
 
 
 async def test_no_running_attempt_is_lost_while_valkey_stands_still(tmp_path: Path, own_valkey: ValkeyServer) -> None:
