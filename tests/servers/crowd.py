@@ -16,7 +16,7 @@ from headgate.quota.v1 import quota_pb2 as quota
 from headgate.scheduler.v1 import scheduler_pb2 as pb
 
 from tests.servers.leftovers import leftovers, numbers_fall, odd_levels
-from tests.servers.scheduler import Scheduler, draws
+from tests.servers.scheduler import DEADLINE_S, Scheduler, draws
 from tests.servers.valkey import ValkeyServer
 
 WITHIN_S = 60.0
@@ -45,10 +45,12 @@ class Load:
 
     async def _until_accepted(self, request_id: str, prompt: str, user: str) -> None:
         submission = self.replicas[0].submission(request_id=request_id, user_id=user, prompt=prompt, max_tokens=500)
+        deadline = time.monotonic() + DEADLINE_S
         while True:
             try:
                 await self._random.choice(self.replicas).stub.Submit(submission, timeout=5)
-            except grpc.aio.AioRpcError:
+            except grpc.aio.AioRpcError as error:
+                assert time.monotonic() < deadline, f"nobody accepts {request_id}: {error.details()}"
                 await asyncio.sleep(0.05)
                 continue
             self.accepted[request_id] = user
