@@ -174,7 +174,9 @@ class Attempts:
             return
         task = asyncio.current_task()
         assert task is not None
-        self._running[request_id] = _Running(request, task)
+        # One that was lost without our knowing it, and that begins anew right here.
+        self.abandon(request_id)
+        running = self._running[request_id] = _Running(request, task)
         if self._stopping:
             task.cancel()
         try:
@@ -187,7 +189,8 @@ class Attempts:
             # The lease runs out and the sweep puts the request back: nothing is lost, but somebody must see why.
             log.exception("attempt %d of %s broke", request.attempt, request.request_id)
         finally:
-            del self._running[request_id]
+            if self._running.get(request_id) is running:
+                del self._running[request_id]
 
     async def _attempt(self, request: Request, send_at_ms: int) -> None:
         course = Course(request, self._prices)
@@ -337,7 +340,8 @@ class Attempts:
             self._on_settlement()
 
     def _write_end(self, request: Request) -> None:
-        if running := self._running.get(request.request_id):
+        running = self._running.get(request.request_id)
+        if running and running.request.attempt == request.attempt:
             running.ending = True
 
     async def _stored(self, transaction: Callable[[], Any]) -> Any:

@@ -26,7 +26,7 @@ DAY_MS = 86_400_000
 SETTLED_AGE_MS = 10_000
 """Younger rows may still be on their way from SQL to Valkey."""
 TELLING_MS = 3_000
-"""Who ended it tells of it first, and alone knows what it used: in milliseconds, for a crowd of equals in a second."""
+"""Who ended it tells of it first, and alone knows what it used: milliseconds, a second for a crowd of equals."""
 STRANDED_MS = 3_600_000
 """The longest that an attempt can be allowed: until then a replica with other settings may be at it."""
 BATCH = 500
@@ -55,6 +55,8 @@ class Sweeps:
         self._pools = pools
         self._clock = clock
         self._on_settlement = on_settlement
+        self._looked_ms: int | None = None
+        self._rounds_to_wait = 0
         self._cursors = {State.QUEUED: 0, State.RUNNING: 0}
 
     @property
@@ -104,8 +106,11 @@ class Sweeps:
 
     async def expired_leases(self) -> None:
         """Puts back what nobody works on any more."""
-        for pool in self._pools:
-            expired = [i for i in await self._line.expired(pool) if not self._attempts.runs(i)]
+        found = {pool: await self._line.expired(pool) for pool in self._pools}
+        if self._stood_still():
+            return
+        for pool, request_ids in found.items():
+            expired = [i for i in request_ids if not self._attempts.runs(i)]
             rows = {row.request_id: row for row in await self._requests.get_many(expired)}
             for request_id in expired:
                 row = rows.get(request_id)
@@ -117,6 +122,19 @@ class Sweeps:
                     await self._line.requeue(row, None, None, None)
                 else:
                     await self._tell([row])
+        self._looked_ms = self._clock.now_ms()
+
+    def _stood_still(self) -> bool:
+        """Whether Valkey answered nobody a moment ago: then every lease ran out, and whoever runs is about to renew."""
+        now_ms = self._clock.now_ms()
+        if self._looked_ms is not None and now_ms - self._looked_ms > 2 * LEASES_MS:
+            # This answer may be as old as the question, and a renewal is at most a round away.
+            self._rounds_to_wait = 2
+        self._looked_ms = now_ms
+        if not self._rounds_to_wait:
+            return False
+        self._rounds_to_wait -= 1
+        return True
 
     async def parked(self) -> None:
         """Puts back what waits for the end of a request that does not run."""

@@ -1,18 +1,34 @@
-"""Two schedulers on the same stores: each request is attempted once, watched from either, and one may go."""
+"""Two schedulers on the same stores: each request is attempted once, watched from either, and one may go.
+
+Broken on purpose, and red here: the sweep of leases left out, no bound by all slots in dispatch.lua, no rounds to wait
+after a standstill.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from headgate.generator.v1 import generator_pb2 as gen
 from headgate.scheduler.v1 import scheduler_pb2 as pb
 
+from services import sql
+from services.rpc.status import Refusal
+from services.scheduler.life import Retry
+from services.scheduler.line import LEASE_MS, Identity, ValkeyLine, base_key, connect
+from services.scheduler.store import SqlRequests
+from tests.servers.crowd import Load, crowd, slowly
 from tests.servers.postgres import PostgresServer
+from tests.servers.replicas import replica
 from tests.servers.scheduler import (
+    DEADLINE_S,
+    Scheduler,
     drawn,
     draws,
     migrate,
@@ -23,6 +39,8 @@ from tests.servers.scheduler import (
     used,
 )
 from tests.servers.valkey import ValkeyServer
+
+POOL = "sonnet"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -102,6 +120,36 @@ async def test_what_a_replica_leaves_the_other_takes_over(tmp_path: Path, valkey
             assert (await one.quota.end(request_id)).counted
 
 
+async def test_two_replicas_never_ask_more_of_the_workers_than_they_have(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """Each sees the same four slots; together they use them all and are refused by none."""
+    running, most, refused = 0, 0, 0
+
+    async def steps(request: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
+        nonlocal running, most, refused
+        if running >= 4:
+            refused += 1
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "BUSY", "No slot.", "generator.headgate")
+        running += 1
+        most = max(most, running)
+        try:
+            async for step in draws(request):
+                await asyncio.sleep(0.01)
+                yield step
+        finally:
+            running -= 1
+
+    async with (
+        running_scheduler(sqlite_url(tmp_path), valkey.url, provider_rpm=60_000, generator_slots=4) as one,
+        second_replica(one, tmp_path) as two,
+    ):
+        one.generator.steps = steps
+        submissions = [(one, two)[n % 2].stub.Submit(one.submission()) for n in range(60)]
+        ids = [answer.request.request_id for answer in await asyncio.gather(*submissions)]
+        ends = await asyncio.gather(*((one, two)[n % 2].end(request_id) for n, request_id in enumerate(ids)))
+        assert {ended.attempts for ended, _ in ends} == {1}
+        assert (most, refused) == (4, 0)
+
+
 async def test_a_cancel_at_one_stops_the_attempt_of_the_other(tmp_path: Path, valkey: ValkeyServer) -> None:
     async def steps(_: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
         yield started()
@@ -133,3 +181,114 @@ async def test_one_rebuilds_and_both_go_on(tmp_path: Path, own_valkey: ValkeySer
             assert ended.state == pb.STATE_COMPLETED
         for request_id in ids:
             assert (await one.quota.end(request_id)).counted
+
+
+async def test_replicas_join_leave_and_die_under_load(database_url: str, tmp_path: Path, valkey: ValkeyServer) -> None:
+    """Processes of their own: one joins, leaves as a rollout has it, joins again and is killed at its work."""
+    settings = {"provider_rpm": 1200, "cache_scope": "global", "drain_ms": 2_000}
+    async with (
+        running_scheduler(database_url, valkey.url, **settings) as stays,
+        replica(stays, tmp_path, "comes-and-goes") as goes,
+        crowd([stays, goes], database_url, valkey) as load,
+    ):
+        stays.generator.steps = slowly
+        await load.more(30)
+        await goes.stop()
+        assert broken(stays, load) == {}, "what it had begun it saw to its end"
+        await load.more(10)
+        await goes.start()
+        await load.more(30)
+        await goes.kill()
+        await stays.generator.until(lambda: bool(broken(stays, load)), "the end of its streams")
+        killed_s = time.monotonic()
+        while not all(goes_on(stays, request_id, times) for request_id, times in broken(stays, load).items()):
+            # A lease, a sweep for it, and what a busy machine takes.
+            assert time.monotonic() < killed_s + LEASE_MS / 1000 + 5, "what it had begun is not begun again"
+            await asyncio.sleep(0.1)
+
+
+def broken(one: Scheduler, load: Load) -> Counter[str]:
+    """How many attempts at each request broke off, though nobody had cancelled it."""
+    return Counter(request_id for request_id in one.generator.cancelled if request_id not in load.cancelled)
+
+
+def goes_on(one: Scheduler, request_id: str, broken_off: int) -> bool:
+    """It is attempted again, or ended with an equal one."""
+    attempts = sum(request.request_id == request_id for request in one.generator.asked)
+    return attempts > broken_off or bool(one.quota.ends(request_id))
+
+
+async def test_no_running_attempt_is_lost_while_valkey_stands_still(tmp_path: Path, own_valkey: ValkeyServer) -> None:
+    """All leases run out at once, and whoever sweeps first must not take them for the other's dead."""
+    door = asyncio.Event()
+
+    async def steps(_: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
+        yield started()
+        while not door.is_set():
+            yield gen.GenerateResponse(heartbeat=gen.Heartbeat())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(door.wait(), 3)
+        yield used()
+        yield drawn()
+
+    async with (
+        running_scheduler(sqlite_url(tmp_path), own_valkey.url, provider_rpm=6000) as one,
+        second_replica(one, tmp_path) as two,
+    ):
+        one.generator.steps = steps
+        ids = [await (one, two)[n % 2].submit(request_id=f"req_{n}") for n in range(30)]
+        await one.generator.until(lambda: len(one.generator.asked) == 30, "all attempts, on both")
+        own_valkey.pause()
+        await asyncio.sleep((LEASE_MS + 1_000) / 1000)
+        own_valkey.resume()
+        await nobody_is_overdue(own_valkey)
+        door.set()
+        for request_id in ids:
+            ended, _ = await one.end(request_id)
+            assert (ended.state, ended.attempts) == (pb.STATE_COMPLETED, 1)
+
+
+async def test_an_attempt_that_another_gave_up_ends_where_the_next_one_runs(
+    tmp_path: Path, valkey: ValkeyServer
+) -> None:
+    """The first one's end took the second one's name off the list of what runs, and nobody renewed its lease."""
+
+    async def steps(_: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
+        yield started()
+        while True:
+            yield gen.GenerateResponse(heartbeat=gen.Heartbeat())
+            await asyncio.sleep(1)
+
+    url = sqlite_url(tmp_path)
+    async with running_scheduler(url, valkey.url, provider_rpm=6000) as one:
+        one.generator.steps = steps
+        request_id = await one.submit()
+        await one.generator.until(lambda: len(one.generator.asked) == 1, "an attempt")
+        await give_up(url, valkey, request_id)
+        await one.generator.until(lambda: len(one.generator.asked) == 2, "another one")
+        await one.generator.until(lambda: one.generator.cancelled == [request_id], "the end of the first")
+        lease_ms = valkey.client().zscore(f"{base_key(POOL)}leases", request_id)
+        deadline = time.monotonic() + LEASE_MS / 1000
+        while valkey.client().zscore(f"{base_key(POOL)}leases", request_id) == lease_ms:
+            assert time.monotonic() < deadline, "its lease is not renewed"
+            await asyncio.sleep(0.1)
+
+
+async def give_up(url: str, valkey: ValkeyServer, request_id: str) -> None:
+    """What a replica does that takes a first attempt for lost."""
+    database = sql.connect(url)
+    identity = Identity(1, valkey.client().info("server")["run_id"])
+    client = connect(valkey.url, identity)
+    queued = await SqlRequests(database).requeue(request_id, 1, Retry(0, "Lost."), [], 0)
+    assert queued
+    assert await ValkeyLine(client, identity).requeue(queued, None, None, None)
+    await client.aclose()
+    await database.close()
+
+
+async def nobody_is_overdue(valkey: ValkeyServer) -> None:
+    """Returns once every lease lasts again."""
+    client, deadline = valkey.client(), time.monotonic() + DEADLINE_S
+    while client.zcount(f"{base_key(POOL)}leases", "-inf", client.time()[0] * 1000 + LEASE_MS // 2):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -64,6 +65,16 @@ class ValkeyServer:
             self.process.kill()
             self.process.wait(10)
             self.process = None
+
+    def pause(self) -> None:
+        """Stops it in its tracks, as a machine that swaps does: it keeps its connections and answers nobody."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it go on where it stood."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
 
     def lose_data(self) -> None:
         """Deletes everything it wrote; only while it is down."""
