@@ -12,7 +12,7 @@ WORKERS ?= 2
 ARGS ?=
 export PYTHONPATH := $(CURDIR):$(CURDIR)/protos
 
-BENCHES = accept watch burst scarce small_plans limit_change shared_key
+BENCHES = accept watch burst scarce small_plans limit_change shared_key fairness
 
 .PHONY: help run test lint verify protos lock fmt bench bench-all clean dev k8s
 
