@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -23,11 +22,10 @@ from services.rpc.status import Refusal
 from services.scheduler.life import Retry
 from services.scheduler.line import LEASE_MS, Identity, ValkeyLine, base_key, connect
 from services.scheduler.store import SqlRequests
-from tests.servers.crowd import Load, crowd, slowly
+from tests.servers.crowd import Load, crowd, slowly, until
 from tests.servers.postgres import PostgresServer
 from tests.servers.replicas import replica
 from tests.servers.scheduler import (
-    DEADLINE_S,
     Scheduler,
     drawn,
     draws,
@@ -200,11 +198,12 @@ async def test_replicas_join_leave_and_die_under_load(database_url: str, tmp_pat
         await load.more(30)
         await goes.kill()
         await stays.generator.until(lambda: bool(broken(stays, load)), "the end of its streams")
-        killed_s = time.monotonic()
-        while not all(goes_on(stays, request_id, times) for request_id, times in broken(stays, load).items()):
+        await until(
+            lambda: all(goes_on(stays, request_id, times) for request_id, times in broken(stays, load).items()),
+            "what it had begun is begun again",
             # A lease, a sweep for it, and what a busy machine takes.
-            assert time.monotonic() < killed_s + LEASE_MS / 1000 + 5, "what it had begun is not begun again"
-            await asyncio.sleep(0.1)
+            within_s=LEASE_MS / 1000 + 5,
+        )
 
 
 def broken(one: Scheduler, load: Load) -> Counter[str]:
@@ -241,7 +240,12 @@ async def test_no_running_attempt_is_lost_while_valkey_stands_still(tmp_path: Pa
         own_valkey.pause()
         await asyncio.sleep((LEASE_MS + 1_000) / 1000)
         own_valkey.resume()
-        await nobody_is_overdue(own_valkey)
+        client = own_valkey.client()
+
+        def overdue() -> int:
+            return client.zcount(f"{base_key(POOL)}leases", "-inf", client.time()[0] * 1000 + LEASE_MS // 2)
+
+        await until(lambda: not overdue(), "leases that last again")
         door.set()
         for request_id in ids:
             ended, _ = await one.end(request_id)
@@ -267,11 +271,9 @@ async def test_an_attempt_that_another_gave_up_ends_where_the_next_one_runs(
         await give_up(url, valkey, request_id)
         await one.generator.until(lambda: len(one.generator.asked) == 2, "another one")
         await one.generator.until(lambda: one.generator.cancelled == [request_id], "the end of the first")
-        lease_ms = valkey.client().zscore(f"{base_key(POOL)}leases", request_id)
-        deadline = time.monotonic() + LEASE_MS / 1000
-        while valkey.client().zscore(f"{base_key(POOL)}leases", request_id) == lease_ms:
-            assert time.monotonic() < deadline, "its lease is not renewed"
-            await asyncio.sleep(0.1)
+        leases, client = f"{base_key(POOL)}leases", valkey.client()
+        lease_ms = client.zscore(leases, request_id)
+        await until(lambda: client.zscore(leases, request_id) != lease_ms, "a renewal", within_s=LEASE_MS / 1000)
 
 
 async def give_up(url: str, valkey: ValkeyServer, request_id: str) -> None:
@@ -284,11 +286,3 @@ async def give_up(url: str, valkey: ValkeyServer, request_id: str) -> None:
     assert await ValkeyLine(client, identity).requeue(queued, None, None, None)
     await client.aclose()
     await database.close()
-
-
-async def nobody_is_overdue(valkey: ValkeyServer) -> None:
-    """Returns once every lease lasts again."""
-    client, deadline = valkey.client(), time.monotonic() + DEADLINE_S
-    while client.zcount(f"{base_key(POOL)}leases", "-inf", client.time()[0] * 1000 + LEASE_MS // 2):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.1)

@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -20,6 +20,14 @@ from tests.servers.scheduler import DEADLINE_S, Scheduler, draws
 from tests.servers.valkey import ValkeyServer
 
 WITHIN_S = 60.0
+
+
+async def until(condition: Callable[[], bool], what: str, within_s: float = WITHIN_S) -> None:
+    """Returns once that can be seen."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        await asyncio.sleep(0.1)
 
 
 class Load:
@@ -46,15 +54,15 @@ class Load:
     async def _until_accepted(self, request_id: str, prompt: str, user: str) -> None:
         submission = self.replicas[0].submission(request_id=request_id, user_id=user, prompt=prompt, max_tokens=500)
         deadline = time.monotonic() + DEADLINE_S
-        while True:
+        while time.monotonic() < deadline:
             try:
                 await self._random.choice(self.replicas).stub.Submit(submission, timeout=5)
-            except grpc.aio.AioRpcError as error:
-                assert time.monotonic() < deadline, f"nobody accepts {request_id}: {error.details()}"
+            except grpc.aio.AioRpcError:
                 await asyncio.sleep(0.05)
-                continue
-            self.accepted[request_id] = user
-            return
+            else:
+                self.accepted[request_id] = user
+                return
+        raise AssertionError(f"nobody accepts {request_id}")
 
     async def _cancel(self, request_id: str, user: str) -> None:
         self.cancelled.add(request_id)
@@ -67,10 +75,8 @@ class Load:
 
     async def more(self, count: int) -> None:
         """Returns once that many more were accepted."""
-        wanted, deadline = len(self.accepted) + count, time.monotonic() + WITHIN_S
-        while len(self.accepted) < wanted:
-            assert time.monotonic() < deadline, f"only {len(self.accepted)} of {wanted} were accepted"
-            await asyncio.sleep(0.05)
+        wanted = len(self.accepted) + count
+        await until(lambda: len(self.accepted) >= wanted, f"{count} more accepted")
 
 
 async def slowly(request: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
@@ -93,18 +99,13 @@ async def crowd(replicas: list[Scheduler], database_url: str, valkey: ValkeyServ
         finally:
             over.set()
             await sending
-        await _nothing_is_left(database_url, valkey)
+        with contextlib.suppress(AssertionError):
+            await until(lambda: not leftovers(database_url, valkey), "nothing held")
+        assert leftovers(database_url, valkey) == []
         await _all_ended_once(replicas[0], load)
         _settled_once(replicas[0].quota.settlements, set(load.accepted))
         assert odd_levels(valkey) == []
         assert numbers_fall(_published(events)) == []
-
-
-async def _nothing_is_left(database_url: str, valkey: ValkeyServer) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while rest := leftovers(database_url, valkey):
-        assert time.monotonic() < deadline, rest
-        await asyncio.sleep(0.2)
 
 
 async def _all_ended_once(asked: Scheduler, load: Load) -> None:
