@@ -35,8 +35,8 @@ INPUT_TOKENS = 200
 ORDERS = ("Headgate", "first come, first served", "in turns, one request each")
 HEADS = ("load", "order", "answers", "largest difference, s", "nearest to its bound, s", "ratio")
 TIER_HEADS = ("tier", "share", "due", *ORDERS)
-POINTS = 48
-"""Of each line of a plot."""
+VIRTUAL = "Virtual time: nothing here depends on the machine.\n"
+POINTS = 48  # of each line of a plot
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,15 @@ class Load:
     """Whose line of the plot a request belongs to."""
 
 
-def _names(name: str, many: int) -> list[str]:
-    return [f"{name} {n + 1}" for n in range(many)]
-
-
 _USER: LineOf = attrgetter("user")
 _TIER: LineOf = attrgetter("tier")
-_TIERS = [Sender(_names(tier, 3), tier, 8, 600) for tier in ("basic", "pro", "enterprise")]
-_FLOOD = (Sender(["flood"], "free", 300, 600), Sender(_names("few", 3), "free", 4, 600))
+_TIERS = [Sender([f"{tier} {n}" for n in range(3)], tier, 8, 600) for tier in ("basic", "pro", "enterprise")]
+_FLOOD = (Sender(["flood"], "free", 300, 600), Sender(["few 1", "few 2", "few 3"], "free", 4, 600))
 _LONG = (Sender(["brief"], "free", 4, 200), Sender(["wordy"], "free", 4, 2_000))
 LOADS = (
     Load("user", "one user has 300 waiting, three have four", _FLOOD, 60_000, 20, 64, _USER),
     Load("crowd", "200 free users with ten waiting each, three of each other tier with eight",
-         (Sender(_names("free", 200), "free", 10, 600), *_TIERS), 600_000, 15, 256, _TIER),
+         (Sender([f"free {n}" for n in range(200)], "free", 10, 600), *_TIERS), 600_000, 15, 256, _TIER),
     Load("long", "one user's answers are ten times as long as the other's", _LONG, 60_000, 30, 64, _USER),
 )  # fmt: skip
 
@@ -139,9 +135,9 @@ def plot(load: Load, runs: Mapping[str, Sequence[Served]], path: Path) -> None:
     figure.suptitle(load.title[0].upper() + load.title[1:])
     for axes, (order, begun) in zip(panels, runs.items(), strict=True):
         _draw(axes, load, begun)
-        axes.set(title=order, xlabel="minutes", xlim=(0, load.minutes), ylim=(0, None))
+        axes.set(title=order, xlabel="minutes", xlim=(0, load.minutes), xticks=range(0, load.minutes + 1, 5))
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("service so far, provider-seconds")
+    panels[0].set(ylabel="service so far, provider-seconds", ylim=(0, None))
     panels[0].legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
@@ -153,7 +149,7 @@ def _draw(axes: Axes, load: Load, begun: Sequence[Served]) -> None:
     for name in sorted(steps[-1], key=lambda name: -SHARES.get(name, 0)):
         (drawn,) = axes.plot(minutes, [step[name] for step in steps], linewidth=1.6, label=name)
         if due := SHARES.get(name, 0) / ALL:
-            axes.plot(minutes[::12], [due * sum(step.values()) for step in steps[::12]], ":", color=drawn.get_color())
+            axes.plot(minutes[::6], [due * sum(step.values()) for step in steps[::6]], ":", color=drawn.get_color())
 
 
 def rows(load: Load, runs: Mapping[str, Sequence[Served]]) -> Iterator[list[str]]:
@@ -195,12 +191,8 @@ def main() -> None:
     report.publish(None, "", "Two users of one tier", HEADS, users)
     report.publish(None, "", "Service by tier", TIER_HEADS, tiers)
     if options.write:
-        tables = [report.markdown(HEADS, users), report.markdown(TIER_HEADS, tiers)]
-        report.write_section(
-            options.write,
-            "fairness",
-            "Virtual time; what is measured does not depend on the machine.\n\n" + "\n".join(tables),
-        )
+        parts = (VIRTUAL, report.markdown(HEADS, users), report.markdown(TIER_HEADS, tiers))
+        report.write_section(options.write, "fairness", "\n".join(parts))
 
 
 if __name__ == "__main__":
