@@ -63,7 +63,8 @@ while true do
   unqueue(first, true)
   redis.call('ZADD', key('leases'), now + lease_ms, first.id)
   fly(first)
-  anew(bucket, first)
+  -- One that the release before this one put back still has the mark of its last attempt.
+  first.mark = nil
   take(bucket, levels, first, input, output)
   if tonumber(first.attempt) == 0 then earn_retries(bucket, limits, 0.1) end
   redis.call('HSET', meta, 'T:' .. first.tier, precise(first.finish),
