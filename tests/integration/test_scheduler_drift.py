@@ -162,3 +162,46 @@ async def test_what_is_counted_is_what_is_there(line: ValkeyLine, valkey: Valkey
     assert not differences(client)
     kept = {key.removeprefix(BASE) for key in client.keys(f"{BASE}*") if client.ttl(key) < 0}
     assert kept <= {"meta", "bucket", "tiers"}, "what does not go away by itself"
+
+
+async def serve(line: ValkeyLine, many: int) -> list[str]:
+    """Takes one after the other and serves it at once; their users."""
+    users = []
+    for _ in range(many):
+        line.virtual_now_ms = int(line.virtual_now_ms or 0) + 1_000
+        ((request_id, _),) = (await line.dispatch(POOL, 1, None)).request_ids
+        users.append("b" if request_id >= "req_5000" else "a")
+        await line.finish(request(int(request_id[4:]), state=State.COMPLETED), 100, 100)
+    return users
+
+
+@pytest.mark.parametrize("why", ["parked", "backing off"])
+async def test_what_cannot_go_keeps_no_credit_for_its_user(line: ValkeyLine, why: str) -> None:
+    """Else a copy of a long stream, parked behind it, would be worth all that others are served meanwhile."""
+    later = line.virtual_now_ms + 3_600_000 if line.virtual_now_ms and why == "backing off" else 0
+    await line.place(POOL, [request(n, user="a", cache_key="w", not_before_ms=later * n) for n in range(2)])
+    await line.dispatch(POOL, 2, None)
+    await line.start(POOL, "req_0000", 1, {"type": "processing"})
+    assert (await line.parked(POOL, "req_0000") != []) == (why == "parked")
+    await line.place(POOL, [request(n, user="b") for n in range(5_000, 5_100)])
+    assert set(await serve(line, 50)) == {"b"}
+    await line.renew(POOL, [("req_0000", 1)])
+    await line.place(POOL, [request(n, user="a") for n in range(2, 40)])
+    assert 4 <= (await serve(line, 10)).count("a") <= 6
+
+
+async def test_what_runs_while_its_user_changes_tier_is_paid_there(line: ValkeyLine, valkey: ValkeyServer) -> None:
+    await line.place(POOL, [request(n, "pro", "b") for n in range(5_000, 5_100)])
+    await serve(line, 50)
+    await line.place(POOL, [request(0, "free", "a"), request(9_000, "free", "c")])
+    await line.dispatch(POOL, 8, None)
+    before = {t: float(valkey.client().hget(f"{BASE}meta", f"T:{t}")) for t in TIERS}
+    await line.retier(POOL, TierTerms("pro", 2, 4, 1_000), ["req_0000"])
+    assert await line.requeue(request(0, "pro", "a"), None, None, None)
+    after = {t: float(valkey.client().hget(f"{BASE}meta", f"T:{t}")) for t in TIERS}
+    assert after["free"] < before["free"], "it is not served here"
+    assert after["pro"] == pytest.approx(before["pro"]), "nor has it been served there"
+    # Its user has just come there, and owes and is owed nothing.
+    await line.place(POOL, [request(n, "pro", "a") for n in range(2, 40)])
+    line.virtual_now_ms = int(line.virtual_now_ms or 0) + 1_000
+    assert 4 <= (await serve(line, 10)).count("a") <= 6

@@ -38,12 +38,16 @@ local function leave(r)
   end
 end
 
+-- Who has nothing that could go now begins at V. What is parked or backs off keeps its tag and is no claim to all that
+-- others were served meanwhile: behind a long stream a parked copy of it was worth as much as the stream was long.
+local function lifted_F(r, user)
+  return user.ready > 0 and user.F or math.max(user.F, field(meta, 'V:' .. r.tier) + user.waiting)
+end
+
 -- Among its user's own, at the rank it has for life, and into line or backoff. `new`: its cost is not in F yet.
 local function queue(r, not_before, new)
   local user = user_of(r)
-  if new and redis.call('ZCARD', own(r)) == 0 then
-    user.F, user.waiting = math.max(user.F - user.waiting, field(meta, 'V:' .. r.tier)), 0
-  end
+  if new then user.F = lifted_F(r, user) end
   if redis.call('ZADD', own(r), r.rank, r.id) == 1 then
     user.waiting = user.waiting + r.cost
     if new then user.F = user.F + r.cost end
