@@ -205,3 +205,57 @@ async def test_what_runs_while_its_user_changes_tier_is_paid_there(line: ValkeyL
     await line.place(POOL, [request(n, "pro", "a") for n in range(2, 40)])
     line.virtual_now_ms = int(line.virtual_now_ms or 0) + 1_000
     assert 4 <= (await serve(line, 10)).count("a") <= 6
+
+
+async def test_one_that_was_taken_and_ends_before_it_is_sent_costs_nothing(
+    line: ValkeyLine, valkey: ValkeyServer
+) -> None:
+    """An equal one completed just then, or its user cancelled it."""
+    await line.place(POOL, [request(1, user="a"), request(2, "pro", "a"), request(3, user="b")])
+    await line.dispatch(POOL, 1, None)
+    await line.finish(request(3))
+    client = valkey.client()
+    first = "req_0001" if client.zscore(f"{BASE}leases", "req_0001") else "req_0002"
+    tier = "free" if first == "req_0001" else "pro"
+    await line.finish(request(int(first[4:]), tier))
+    assert float(client.hget(f"{BASE}user:{tier}:a", "F")) == pytest.approx(0)
+    assert float(client.hget(f"{BASE}meta", f"T:{tier}")) == pytest.approx(0)
+
+
+async def test_a_clock_that_was_set_back_stops_nothing(line: ValkeyLine, valkey: ValkeyServer) -> None:
+    """A replica of Valkey whose clock is behind took over."""
+    await limited(line, valkey, requests=60)
+    await line.place(POOL, [request(n) for n in range(3)])
+    line.virtual_now_ms = int(line.virtual_now_ms or 0) + 1_100
+    assert len((await line.dispatch(POOL, 1, None)).request_ids) == 1
+    line.virtual_now_ms -= 600_000
+    await line.dispatch(POOL, 1, None)
+    line.virtual_now_ms += 1_100
+    assert len((await line.dispatch(POOL, 1, None)).request_ids) == 1
+
+
+async def test_a_pause_that_outlasts_the_day_is_kept(line: ValkeyLine, valkey: ValkeyServer) -> None:
+    await limited(line, valkey, requests=6_000, requests_day=1)
+    line.virtual_now_ms = 86_400_000 - 10_000
+    await line.place(POOL, [request(n) for n in range(3)])
+    assert len((await line.dispatch(POOL, 9, None)).request_ids) == 1
+    await line.pause(POOL, 60_000, "provider_account")
+    line.virtual_now_ms = 86_400_000 + 1_000
+    assert (await line.dispatch(POOL, 9, None)).request_ids == ()
+    line.virtual_now_ms = 86_400_000 + 50_000
+    assert len((await line.dispatch(POOL, 9, None)).request_ids) == 1
+
+
+async def test_what_the_operator_changes_is_in_force_until_the_provider_says_otherwise(
+    line: ValkeyLine, valkey: ValkeyServer
+) -> None:
+    await limited(line, valkey, requests=600, tokens=90_000)
+    line.virtual_now_ms = int(line.virtual_now_ms or 0) + 60_000
+    await line.place(POOL, [request(1)])
+    await line.dispatch(POOL, 1, None)
+    await line.start(POOL, "req_0001", 1, {"type": "processing"})
+    await line.answer(POOL, "req_0001", 1, "begun", {"requests": (50, 40), "tokens": (9_000, 8_000)})
+    await line.set_limits(POOL, "plan", {"requests": 600, "tokens": 90_000})
+    assert (await line.view(POOL))["limits"] == {"requests": 50, "tokens": 9_000}, "a restart changes nothing"
+    await line.set_limits(POOL, "plan", {"requests": 4_000, "tokens": None})
+    assert (await line.view(POOL))["limits"] == {"requests": 4_000}
