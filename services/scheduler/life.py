@@ -83,6 +83,10 @@ class LineUnavailable(Exception):
     """The store of the order cannot be reached, is another one, or was rebuilt."""
 
 
+class LineFull(LineUnavailable):
+    """It takes nothing more in; what it holds goes on."""
+
+
 @dataclass(frozen=True)
 class TierTerms:
     """What a user's tier means here."""

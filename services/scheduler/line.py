@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry as RedisRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
-from services.scheduler.life import LineUnavailable, Request, State, TierTerms
+from services.scheduler.life import LineFull, LineUnavailable, Request, State, TierTerms
 from services.scheduler.pipeline import Scripts
 
 LEASE_MS = 8_000
@@ -293,7 +293,7 @@ async def _translated() -> AsyncIterator[None]:
     try:
         yield
     except OutOfMemoryError as error:
-        raise LineUnavailable("it is full") from error
+        raise LineFull("it is full") from error
     except ReadOnlyError as error:
         raise LineUnavailable("it is a replica") from error
     except ResponseError as error:

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection, select, update
 
 from services.clock import Clock
-from services.scheduler.life import LineUnavailable, Request, Requests, State
+from services.scheduler.life import LineFull, LineUnavailable, Request, Requests, State
 from services.scheduler.line import Identity, ValkeyLine, base_key, connect
 from services.scheduler.tables import identity as identity_table
 from services.sql import Database, StoreUnavailable
@@ -161,5 +161,7 @@ class Rebuilder:
         put, total = line.adopt if state is State.RUNNING else line.place, 0
         for pool in self._pools:
             if mine := [row for row in rows if row.pool == pool]:
-                total += await put(pool, mine)
+                # The sweep places the rest as room comes; if all had to fit, nothing would be served any more.
+                with suppress(LineFull):
+                    total += await put(pool, mine)
         return total

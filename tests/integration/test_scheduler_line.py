@@ -249,6 +249,7 @@ async def test_at_maxmemory_only_placing_and_deltas_are_refused(own_valkey: Valk
         await line.place(POOL, [request(9)])
     with pytest.raises(LineUnavailable):
         await line.append(POOL, "req_0000", 1, [{"type": "delta"}])
+    assert await line.adopt(POOL, [request(8, attempt=1)]) == 1
     assert await line.renew(POOL, [("req_0000", 1)]) == []
     assert await line.finish(request(0, attempt=1)) > 0
     assert await line.requeue(request(1), None, None, {"type": "retrying"})
