@@ -384,6 +384,10 @@ class Requests(Protocol):
         """How many requests of a user have not ended."""
         ...
 
+    async def begun(self, pool: str, since_ms: int) -> int:
+        """How many attempts the requests of a pool had that were attempted since then."""
+        ...
+
     async def queue(self) -> list[tuple[str, str, int, int]]:
         """(pool, tier, queued, accepted_ms of the oldest) by pool and tier."""
         ...

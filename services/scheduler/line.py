@@ -236,6 +236,10 @@ class ValkeyLine:
         if flat:
             await self._run("limit", pool, "set", *flat)
 
+    async def set_today(self, pool: str, day: int, requests: int) -> None:
+        """Notes how many requests the day (since 1970) has had."""
+        await self._run("limit", pool, "set", "day", day, "today", requests)
+
     async def pause(self, pool: str, length_ms: int, reason: str) -> None:
         """Stops dispatch for that long; 0 lets it go on."""
         await self._run("limit", pool, "pause", length_ms, reason)

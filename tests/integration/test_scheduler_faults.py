@@ -91,6 +91,17 @@ async def test_limits_that_headers_named_outlive_a_rebuild(tmp_path: Path, own_v
         assert [limit.limit for limit in pools[POOL].limits if limit.dimension == "requests"] == [777]
 
 
+async def test_the_days_requests_are_counted_again_after_a_rebuild(tmp_path: Path, own_valkey: ValkeyServer) -> None:
+    async with running_scheduler(sqlite_url(tmp_path), own_valkey.url, provider_rpd=5) as scheduler:
+        for _ in range(2):
+            await scheduler.end(await scheduler.submit())
+        own_valkey.kill()
+        own_valkey.lose_data()
+        own_valkey.start()
+        await scheduler.end(await scheduler.submit())
+    assert own_valkey.client().hget(f"{base_key(POOL)}bucket", "today") == "3"
+
+
 async def test_an_answer_is_kept_though_its_last_words_could_not_be_shown(
     scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
