@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from services.scheduler.life import Request, State, TierTerms
+from services.scheduler.equals import Equals
+from services.scheduler.life import End, Request, State, TierTerms
 from services.scheduler.line import ValkeyLine, base_key
 from tests.integration.test_scheduler_line import POOL, SHARES, limited, line, request
+from tests.servers.quota import VirtualClock
 from tests.servers.valkey import ValkeyServer
 
 __all__ = ["line"]
@@ -220,6 +222,23 @@ async def test_one_that_was_taken_and_ends_before_it_is_sent_costs_nothing(
     await line.finish(request(int(first[4:]), tier))
     assert float(client.hget(f"{BASE}user:{tier}:a", "F")) == pytest.approx(0)
     assert float(client.hget(f"{BASE}meta", f"T:{tier}")) == pytest.approx(0)
+
+
+class Told:
+    async def tell(self, seqs: Any) -> None: ...
+
+
+async def test_a_users_many_equals_end_without_holding_everybody_up(line: ValkeyLine, valkey: ValkeyServer) -> None:
+    """Each gave all that stood behind it a new tag: 500 of a thousand took Valkey seconds."""
+    rows = [request(n, user="a", cache_key="w", acceptance=n, state=State.COMPLETED, cached=True) for n in range(200)]
+    await line.place(POOL, rows)
+    await line.dispatch(POOL, 1, None)
+    valkey.client().config_resetstat()
+    equals = Equals(Told(), line, VirtualClock())  # type: ignore[arg-type]
+    await equals.tell(rows, End(State.COMPLETED), (100, 100))
+    calls = valkey.client().info("commandstats").get("cmdstat_zadd", {"calls": 0})["calls"]
+    assert calls < 200 * 3
+    assert not differences(valkey.client())
 
 
 async def test_a_clock_that_was_set_back_stops_nothing(line: ValkeyLine, valkey: ValkeyServer) -> None:

@@ -67,7 +67,9 @@ end
 
 -- No longer one of its user's queued ones: served (their service grows by it) or given up (it never was).
 local function unqueue(r, served)
+  local last = redis.call('ZREVRANGE', own(r), 0, 0)[1] == r.id
   if redis.call('ZREM', own(r), r.id) == 0 then return end
   add(account(r), 'waiting', -tonumber(r.cost))
-  if served then list_user(r) else add(account(r), 'F', -tonumber(r.cost)) retag(r) end
+  if not served then add(account(r), 'F', -tonumber(r.cost)) end
+  if served or last then list_user(r) else retag(r) end
 end
