@@ -39,7 +39,8 @@ class Equals:
 
     async def tell(self, ended: Sequence[Request], end: End, used: tuple[int | None, int | None]) -> None:
         """Runs the ending scripts of a request and of those that ended with it. What fails here a sweep repeats."""
-        own, equals = ended[0], ended[1:]
+        # Last ones first: none then stands before others of its user whose tags would change.
+        own, equals = ended[0], sorted(ended[1:], key=lambda row: -row.acceptance)
         with suppress(LineUnavailable, StoreUnavailable):
             # Before its own: as long as it holds its lease, an equal one that is popped parks.
             while equals:

@@ -83,6 +83,10 @@ class LineUnavailable(Exception):
     """The store of the order cannot be reached, is another one, or was rebuilt."""
 
 
+class LineFull(LineUnavailable):
+    """It takes nothing more in; what it holds goes on."""
+
+
 @dataclass(frozen=True)
 class TierTerms:
     """What a user's tier means here."""
@@ -378,6 +382,10 @@ class Requests(Protocol):
 
     async def outstanding(self, user_id: str) -> int:
         """How many requests of a user have not ended."""
+        ...
+
+    async def begun(self, pool: str, since_ms: int) -> int:
+        """How many attempts the requests of a pool had that were attempted since then."""
         ...
 
     async def queue(self) -> list[tuple[str, str, int, int]]:

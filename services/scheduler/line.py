@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry as RedisRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
-from services.scheduler.life import LineUnavailable, Request, State, TierTerms
+from services.scheduler.life import LineFull, LineUnavailable, Request, State, TierTerms
 from services.scheduler.pipeline import Scripts
 
 LEASE_MS = 8_000
@@ -236,6 +236,10 @@ class ValkeyLine:
         if flat:
             await self._run("limit", pool, "set", *flat)
 
+    async def set_today(self, pool: str, day: int, requests: int) -> None:
+        """Notes how many requests the day (since 1970) has had."""
+        await self._run("limit", pool, "set", "day", day, "today", requests)
+
     async def pause(self, pool: str, length_ms: int, reason: str) -> None:
         """Stops dispatch for that long; 0 lets it go on."""
         await self._run("limit", pool, "pause", length_ms, reason)
@@ -293,7 +297,7 @@ async def _translated() -> AsyncIterator[None]:
     try:
         yield
     except OutOfMemoryError as error:
-        raise LineUnavailable("it is full") from error
+        raise LineFull("it is full") from error
     except ReadOnlyError as error:
         raise LineUnavailable("it is a replica") from error
     except ResponseError as error:

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection, select, update
 
 from services.clock import Clock
-from services.scheduler.life import LineUnavailable, Request, Requests, State
+from services.scheduler.life import LineFull, LineUnavailable, Request, Requests, State
 from services.scheduler.line import Identity, ValkeyLine, base_key, connect
 from services.scheduler.tables import identity as identity_table
 from services.sql import Database, StoreUnavailable
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 LOCK_MS = 30_000
 """A rebuild of 100,000 requests takes a few seconds; after this long another replica may begin anew."""
 BATCH = 500
+DAY_MS = 86_400_000
 
 
 class IdentityStore(Protocol):
@@ -139,6 +140,7 @@ class Rebuilder:
             await client.hset(f"{base_key(pool)}meta", "epoch", str(epoch))
         line = ValkeyLine(client, Identity(epoch, run_id))
         await self._set_limits(line)
+        await self._count_today(line)
         adopted = await self._fill(line, State.RUNNING)
         placed = await self._fill(line, State.QUEUED)
         if not await self._store.adopt(epoch, run_id):
@@ -146,6 +148,13 @@ class Rebuilder:
         self._identity.epoch, self._identity.run_id = epoch, run_id
         log.warning("the order was rebuilt from SQL: epoch %d, %d queued, %d running", epoch, placed, adopted)
         return True
+
+    async def _count_today(self, line: ValkeyLine) -> None:
+        for pool in self._pools:
+            seen = await line.view(pool)
+            if any(name.endswith(":requests_day") for name in seen["bucket"]):
+                day = seen["now"] // DAY_MS
+                await line.set_today(pool, day, await self._requests.begun(pool, day * DAY_MS))
 
     async def _fill(self, line: ValkeyLine, state: State) -> int:
         total, rows = 0, await self._requests.unfinished(state, 0, BATCH)
@@ -161,5 +170,7 @@ class Rebuilder:
         put, total = line.adopt if state is State.RUNNING else line.place, 0
         for pool in self._pools:
             if mine := [row for row in rows if row.pool == pool]:
-                total += await put(pool, mine)
+                # The sweep places the rest as room comes; if all had to fit, nothing would be served any more.
+                with suppress(LineFull):
+                    total += await put(pool, mine)
         return total

@@ -35,7 +35,8 @@ SOURCE = sql.by_key(
 
 def _ending(which: ColumnElement[bool]) -> Any:
     queued = requests.c.state == "queued"
-    batch = select(requests.c.acceptance).where(which, queued).order_by(requests.c.acceptance).limit(BATCH)
+    # The last first: see `Equals.tell`.
+    batch = select(requests.c.acceptance).where(which, queued).order_by(requests.c.acceptance.desc()).limit(BATCH)
     # What another transaction holds is just ending otherwise or being begun: neither may be waited for. A CTE, because
     # PostgreSQL runs a subquery that locks as often as it likes, and each run finds a batch of its own.
     chosen = batch.with_for_update(skip_locked=True).cte("batch")

@@ -152,6 +152,11 @@ class SqlRequests:
             lambda connection: connection.execute(sql.OUTSTANDING, {"user": user_id}).scalar_one()
         )
 
+    async def begun(self, pool: str, since_ms: int) -> int:
+        # No index: it is asked once a rebuild, where a day's requests are limited and the table is small for it.
+        query = select(func.sum(requests.c.attempt)).where(requests.c.pool == pool, requests.c.started_ms >= since_ms)
+        return await self._database.read(lambda connection: int(connection.execute(query).scalar() or 0))
+
     async def queue(self) -> list[tuple[str, str, int, int]]:
         query = (
             select(requests.c.pool, requests.c.tier, func.count(), func.min(requests.c.accepted_ms))

@@ -91,6 +91,17 @@ async def test_limits_that_headers_named_outlive_a_rebuild(tmp_path: Path, own_v
         assert [limit.limit for limit in pools[POOL].limits if limit.dimension == "requests"] == [777]
 
 
+async def test_the_days_requests_are_counted_again_after_a_rebuild(tmp_path: Path, own_valkey: ValkeyServer) -> None:
+    async with running_scheduler(sqlite_url(tmp_path), own_valkey.url, provider_rpd=5) as scheduler:
+        for _ in range(2):
+            await scheduler.end(await scheduler.submit())
+        own_valkey.kill()
+        own_valkey.lose_data()
+        own_valkey.start()
+        await scheduler.end(await scheduler.submit())
+    assert own_valkey.client().hget(f"{base_key(POOL)}bucket", "today") == "3"
+
+
 async def test_an_answer_is_kept_though_its_last_words_could_not_be_shown(
     scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,6 +443,26 @@ async def test_a_valkey_full_of_an_old_order_can_be_rebuilt(own_valkey: ValkeySe
     client.config_set("maxmemory", client.info("memory")["used_memory"] - 1_000_000)
     assert await rebuilder(own_valkey.url, identity, Identities(), Rows()).ensure()
     assert identity.epoch == 2
+
+
+class Accepted(Rows):
+    """Rows in order of acceptance."""
+
+    async def unfinished(self, state: State, after: int, many: int) -> list[Any]:
+        return [row for row in self.rows if row.state is state and row.acceptance > after][:many]
+
+
+async def test_a_valkey_too_small_for_the_whole_queue_holds_its_beginning(own_valkey: ValkeyServer) -> None:
+    """The sweep places the rest as room comes. Waiting for it all, nothing would ever be served again."""
+    rows = [a_request(request_id=f"req_{n:04d}", user_id=f"u{n}", acceptance=n) for n in range(1, 4_001)]
+    rows += [a_request(request_id="req_runs", state=State.RUNNING, attempt=1, acceptance=4_001)]
+    client, identity = own_valkey.client(), Identity()
+    client.config_set("maxmemory", client.info("memory")["used_memory"] + 1_500_000)
+    assert await rebuilder(own_valkey.url, identity, Identities(), Accepted(*rows)).ensure()
+    line = ValkeyLine(line_module.connect(own_valkey.url, identity), identity)
+    view = await line.view(POOL)
+    assert 500 <= view["tiers"]["free"]["queued"] <= 3_500
+    assert view["running"] == 1
 
 
 async def test_an_old_copy_that_carries_the_current_epoch_is_rebuilt(own_valkey: ValkeyServer) -> None:

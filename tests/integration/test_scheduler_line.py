@@ -249,7 +249,14 @@ async def test_at_maxmemory_only_placing_and_deltas_are_refused(own_valkey: Valk
         await line.place(POOL, [request(9)])
     with pytest.raises(LineUnavailable):
         await line.append(POOL, "req_0000", 1, [{"type": "delta"}])
+    assert await line.adopt(POOL, [request(8, attempt=1)]) == 1
     assert await line.renew(POOL, [("req_0000", 1)]) == []
+    await line.answer(POOL, "req_0000", 1, "refused", {"requests": (6_000_000, 1_000_000)}, 0)
+    await line.answer(POOL, "req_0000", 1, "begun", {})
+    await line.take_turn(POOL, "req_0000")
+    await line.grow(POOL, "req_0000", 9_000)
+    assert await line.retier(POOL, TierTerms("pro", 2, 4, 9), ["req_0005"]) == 1
+    assert await line.unpark(POOL) == 0
     assert await line.finish(request(0, attempt=1)) > 0
     assert await line.requeue(request(1), None, None, {"type": "retrying"})
     await line.pause(POOL, 1, "provider_limit")

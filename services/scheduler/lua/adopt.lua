@@ -4,6 +4,7 @@
 -- ARGV[5..]  ten for each: id, tier, share, user, attempt, estimated input tokens, estimated output tokens, kind,
 --            most output tokens, what it has in common with its equals ('': it has none)
 -- Returns the number adopted.
+free_first()
 local adopted = 0
 for i = 5, #ARGV, 10 do
   local req = key('req:' .. ARGV[i])

@@ -34,6 +34,7 @@ local pause = tonumber(bucket.paused_until) or 0
 if pause > now then return {math.min(pause - now, 1000), 0} end
 -- The breaker is open: a single one goes to see whether the provider is back.
 if bucket.breaker_ms then many = math.min(many, 1) end
+many = math.min(many, (in_force(bucket, 'requests_day') or math.huge) - bucket.today)
 
 local room = math.min(tonumber(ARGV[5]), bucket.at_once or math.huge) - redis.call('ZCARD', key('leases'))
 local heads, taken, parked, answer = {}, 0, 0, {wait, capacity.requests == 1 and EVEN_MS or 0}
@@ -63,7 +64,8 @@ while true do
   unqueue(first, true)
   redis.call('ZADD', key('leases'), now + lease_ms, first.id)
   fly(first)
-  anew(bucket, first)
+  -- One that the release before this one put back still has the mark of its last attempt.
+  first.mark = nil
   take(bucket, levels, first, input, output)
   if tonumber(first.attempt) == 0 then earn_retries(bucket, limits, 0.1) end
   redis.call('HSET', meta, 'T:' .. first.tier, precise(first.finish),
@@ -73,7 +75,7 @@ while true do
   taken = taken + 1
   heads[first.tier] = head(first.tier)
 end
--- The first look at a new bucket starts its clock.
-if taken > 0 or not bucket.at then save(bucket, levels) end
+-- The first look at a new bucket starts its clock, and so does one after the clock was set back.
+if taken > 0 or (tonumber(bucket.at) or math.huge) > now then save(bucket, levels) end
 if taken > 0 and bucket.breaker_ms then pause_for(bucket, PROBE_MS, 'provider_down') end
 return answer

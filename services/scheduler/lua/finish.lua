@@ -26,9 +26,11 @@ if r.member then
   unqueue(r, false)
   local bucket, levels, limits = load_bucket()
   answered(bucket, r)
-  if leased and input and output then
-    settle(bucket, levels, r, input, output)
-    correct(r, cost_of(bucket, limits, input, output, took_ms) - r.cost)
+  if leased then
+    if input and output then settle(bucket, levels, r, input, output) end
+    -- One that never began here was not sent: it costs its user and tier nothing.
+    local cost = (input or 0) + (output or 0) > 0 and cost_of(bucket, limits, input or 0, output or 0, took_ms) or not r.open and 0
+    if cost then correct(r, cost - r.cost) end
   end
   save(bucket, levels)
   if ARGV[10] == '1' and output then

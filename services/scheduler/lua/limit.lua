@@ -8,6 +8,11 @@
 free_first()
 if ARGV[3] == 'set' then
   for i = 4, #ARGV, 2 do
+    -- What the operator has just written is newer than any header.
+    local dim = string.match(ARGV[i], '^plan:(.+)')
+    if dim and (redis.call('HGET', key('bucket'), ARGV[i]) or '') ~= ARGV[i + 1] then
+      redis.call('HDEL', key('bucket'), 'header:' .. dim)
+    end
     if ARGV[i + 1] == '' then redis.call('HDEL', key('bucket'), ARGV[i])
     else redis.call('HSET', key('bucket'), ARGV[i], ARGV[i + 1]) end
   end

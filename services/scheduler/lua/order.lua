@@ -38,12 +38,16 @@ local function leave(r)
   end
 end
 
+-- Who has nothing that could go now begins at V. What is parked or backs off keeps its tag and is no claim to all that
+-- others were served meanwhile: behind a long stream a parked copy of it was worth as much as the stream was long.
+local function lifted_F(r, user)
+  return user.ready > 0 and user.F or math.max(user.F, field(meta, 'V:' .. r.tier) + user.waiting)
+end
+
 -- Among its user's own, at the rank it has for life, and into line or backoff. `new`: its cost is not in F yet.
 local function queue(r, not_before, new)
   local user = user_of(r)
-  if new and redis.call('ZCARD', own(r)) == 0 then
-    user.F, user.waiting = math.max(user.F - user.waiting, field(meta, 'V:' .. r.tier)), 0
-  end
+  if new then user.F = lifted_F(r, user) end
   if redis.call('ZADD', own(r), r.rank, r.id) == 1 then
     user.waiting = user.waiting + r.cost
     if new then user.F = user.F + r.cost end
@@ -63,7 +67,9 @@ end
 
 -- No longer one of its user's queued ones: served (their service grows by it) or given up (it never was).
 local function unqueue(r, served)
+  local last = redis.call('ZREVRANGE', own(r), 0, 0)[1] == r.id
   if redis.call('ZREM', own(r), r.id) == 0 then return end
   add(account(r), 'waiting', -tonumber(r.cost))
-  if served then list_user(r) else add(account(r), 'F', -tonumber(r.cost)) retag(r) end
+  if not served then add(account(r), 'F', -tonumber(r.cost)) end
+  if served or last then list_user(r) else retag(r) end
 end

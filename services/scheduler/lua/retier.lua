@@ -14,9 +14,16 @@ for i = 5, #ARGV do
       leave(r)
       unqueue(r, false)
     end
+    if not queued then correct(r, -r.cost) end
     r.tier = ARGV[3]
     redis.call('HSET', key('req:' .. r.id), 'tier', r.tier)
-    if queued then queue(r, tonumber(not_before) or 0, true) end
+    if queued then
+      queue(r, tonumber(not_before) or 0, true)
+    else
+      -- It runs: it is paid where it will come back to, so that nobody gains or owes what another tier served.
+      redis.call('HSET', account(r), 'F', precise(lifted_F(r, user_of(r))))
+      correct(r, r.cost)
+    end
     moved = moved + 1
   end
 end

@@ -43,6 +43,8 @@ end
 local function correct(r, difference)
   if difference == 0 then return end
   add(account(r), 'F', difference)
+  -- Who has never had anything queued since a rebuild has no account that would go away by itself.
+  redis.call('EXPIRE', account(r), 172800)
   add(meta, 'T:' .. r.tier, difference / math.max(1, field(meta, 'share:' .. r.tier)))
   retag(r)
 end

@@ -17,9 +17,20 @@ local function until_there_is(need, bucket, levels, limits, capacity)
   return wait_ms
 end
 
+-- The provider has answered, or never will.
+local function answered(bucket, r)
+  if not r.asked then return end
+  local asked = cjson.decode(r.asked)
+  local need = needs(asked[1], asked[2])
+  for _, dim in ipairs(DIMENSIONS) do count(bucket, 'unanswered:' .. dim, -need[dim]) end
+  redis.call('HDEL', key('req:' .. r.id), 'asked')
+end
+
 -- Takes what a call will probably use, into debt if need be. Noted at the request: when it was sent, what it took
 -- in all, what had been sent by then and what of that was not answered; `asked` is what it took for this call.
 local function take(bucket, levels, r, input, output)
+  -- The answer before it may never have been heard of here.
+  answered(bucket, r)
   local need, mark = needs(input, output), r.mark and cjson.decode(r.mark) or {input = 0, output = 0}
   for dim, level in pairs(levels) do levels[dim] = level - need[dim] end
   for _, dim in ipairs(DIMENSIONS) do
@@ -32,21 +43,6 @@ local function take(bucket, levels, r, input, output)
   bucket.largest = math.max(0.99 * (tonumber(bucket.largest) or 0), input + output)
   mark.at, mark.input, mark.output = now, mark.input + input, mark.output + output
   redis.call('HSET', key('req:' .. r.id), 'mark', cjson.encode(mark), 'asked', cjson.encode({input, output}))
-end
-
--- The provider has answered, or never will.
-local function answered(bucket, r)
-  if not r.asked then return end
-  local asked = cjson.decode(r.asked)
-  local need = needs(asked[1], asked[2])
-  for _, dim in ipairs(DIMENSIONS) do count(bucket, 'unanswered:' .. dim, -need[dim]) end
-  redis.call('HDEL', key('req:' .. r.id), 'asked')
-end
-
--- Another attempt begins: one that the release before this one put back still has the mark of the last.
-local function anew(bucket, r)
-  answered(bucket, r)
-  r.mark = nil
 end
 
 -- Takes what was used beyond the estimate, or gives back what was not; the requests themselves stay taken.

@@ -55,10 +55,8 @@ local asked
 if ARGV[5] ~= '' then
   local r = {user = ARGV[4], tier = ARGV[5], input = ARGV[6], output = ARGV[7]}
   r.cost = cost_of(bucket, limits, expected(bucket, r))
-  -- As `queue` in order.lua would tag it.
-  local waits = redis.call('ZCARD', own(r)) > 0
-  local F = waits and field(account(r), 'F') or math.max(service(r), field(meta, 'V:' .. r.tier))
-  asked = {tier = r.tier, cost = r.cost, rank = redis.call('ZCOUNT', key('line:' .. r.tier), '-inf', precise(F + r.cost))}
+  local tag = precise(lifted_F(r, user_of(r)) + r.cost)
+  asked = {tier = r.tier, cost = r.cost, rank = redis.call('ZCOUNT', key('line:' .. r.tier), '-inf', tag)}
 end
 
 local places = {}
