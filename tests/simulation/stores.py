@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
@@ -14,6 +14,28 @@ from sqlalchemy.pool import StaticPool
 from services import sql
 from services.sql import StoreUnavailable, Transaction
 from tests.simulation.faults import Faults
+
+WITNESSES = {
+    "scheduler": """
+CREATE TABLE seen_moves (number INTEGER PRIMARY KEY, request_id, old_state, new_state, old_attempt, new_attempt);
+CREATE TRIGGER seen_move AFTER UPDATE ON scheduler_requests
+WHEN OLD.state <> NEW.state OR OLD.attempt <> NEW.attempt BEGIN
+  INSERT INTO seen_moves (request_id, old_state, new_state, old_attempt, new_attempt)
+  VALUES (NEW.request_id, OLD.state, NEW.state, OLD.attempt, NEW.attempt);
+END;""",
+    "quota": """
+CREATE TABLE seen_moves (number INTEGER PRIMARY KEY, request_id, old_state, new_state, old_generation, new_generation);
+CREATE TRIGGER seen_move AFTER UPDATE ON quota_reservations
+WHEN OLD.state <> NEW.state OR OLD.generation <> NEW.generation BEGIN
+  INSERT INTO seen_moves (request_id, old_state, new_state, old_generation, new_generation)
+  VALUES (NEW.request_id, OLD.state, NEW.state, OLD.generation, NEW.generation);
+END;
+CREATE TABLE seen_days (number INTEGER PRIMARY KEY, user_id, day, used);
+CREATE TRIGGER seen_day AFTER UPDATE ON quota_days BEGIN
+  INSERT INTO seen_days (user_id, day, used) VALUES (NEW.user_id, NEW.day, NEW.used);
+END;""",
+}
+"""Triggers that write down every move of a row, so that the checker sees what no row shows at the end."""
 
 _templates: dict[str, sqlite3.Connection] = {}
 
@@ -29,6 +51,7 @@ def migrated(name: str, migrations: Path, version_table: str, folder: Path) -> s
         source.close()
     fresh = sqlite3.connect(":memory:", check_same_thread=False)
     _templates[name].backup(fresh)
+    fresh.executescript(WITNESSES[name])
     return fresh
 
 
@@ -73,6 +96,3 @@ class SimDatabase:
                 return transaction(connection)
         except DBAPIError as error:
             raise StoreUnavailable(f"the database failed: {type(error.orig).__name__} {error.orig}") from error
-
-
-__all__ = ["Connection", "SimDatabase", "engine_on", "migrated"]

@@ -25,6 +25,8 @@ from tests.simulation.faults import Faults
 
 PATIENCE_S = line_module.SOCKET_TIMEOUT_S
 EXPIRE_EVERY_S = 5.0
+SHOWN = 8
+"""Ids of one script that the history names."""
 _TTLS = """local found = {}
 for _, k in ipairs(redis.call('KEYS', '*')) do
   local left = redis.call('PTTL', k)
@@ -125,8 +127,8 @@ class SimValkey:
 
     @property
     def run_id(self) -> str:
-        """What INFO names."""
-        return f"{self._boots:040d}"
+        """What INFO names; no number, for redis-py would make one of it."""
+        return f"{'boot':x>32}{self._boots:08d}"
 
     @property
     def boots(self) -> int:
@@ -261,7 +263,8 @@ _NOTHING = object()
 def _shown(command: list[bytes]) -> str:
     """The ids that a script was given, so that the history of a request can be found."""
     ids = [argument.decode() for argument in command[6:] if argument.startswith(b"req_")]
-    return f"({' '.join(ids)})" if ids else ""
+    more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+    return f"({' '.join(ids[:SHOWN])}{more})" if ids else ""
 
 
 def _script_name(text: str) -> str:

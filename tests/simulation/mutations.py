@@ -1,0 +1,127 @@
+"""Each mechanism broken once: the simulation must notice every one of them."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from sqlalchemy import text
+
+from services.pricing import PriceList
+from services.quota import reservations
+from services.quota.places import Places
+from services.quota.reservations import Answer, Standing
+from services.scheduler import line as line_module
+from services.scheduler import statements
+from services.scheduler.intake import Intake
+from services.scheduler.sweeps import Sweeps
+from services.scheduler.tables import requests
+
+Break = Callable[[contextlib.ExitStack, Path], None]
+
+
+def _instead(owner: Any, name: str, other: Any) -> Break:
+    def apply(stack: contextlib.ExitStack, _: Path) -> None:
+        assert hasattr(owner, name), f"{owner} has no {name} any more"
+        stack.enter_context(mock.patch.object(owner, name, other))
+
+    return apply
+
+
+def _script(name: str, old: str, new: str) -> Break:
+    """The same scripts, but for a line of one."""
+
+    def apply(stack: contextlib.ExitStack, folder: Path) -> None:
+        changed = folder / "lua"
+        shutil.rmtree(changed, ignore_errors=True)
+        shutil.copytree(line_module._LUA, changed)
+        source = (changed / name).read_text()
+        assert old in source, f"{name} has no such line any more: {old}"
+        (changed / name).write_text(source.replace(old, new))
+        stack.enter_context(mock.patch.object(line_module, "_LUA", changed))
+
+    return apply
+
+
+def _unfenced(statement: Any) -> Any:
+    """The same update of a running row, whatever its attempt and its state."""
+    fence = {"state", "attempt"}
+    kept = [clause for clause in statement._where_criteria if clause.left.name not in fence]
+    assert len(kept) < len(statement._where_criteria)
+    copy = statement._generate()
+    copy._where_criteria = tuple(kept)
+    return copy
+
+
+def _several(*breaks: Break) -> Break:
+    def apply(stack: contextlib.ExitStack, folder: Path) -> None:
+        for one in breaks:
+            one(stack, folder)
+
+    return apply
+
+
+async def _nothing(*_: Any, **__: Any) -> None: ...
+
+
+async def _all_absent(self: Places, asked: Any) -> None:
+    """A minute has passed: the place is somebody else's."""
+    answers = {request_id: Answer(generation, Standing.ABSENT) for request_id, generation in asked}
+    now_ms = self._clock.now_ms()
+
+    def run(tx: Any) -> None:
+        rows = tx.lock_reservations(list(answers))
+        self._change(tx, [(row, reservations.accounted(row, answers[row.request_id], now_ms)) for row in rows])
+
+    await self._store.write(run)
+
+
+class _Same(str):
+    """A run id that equals every other."""
+
+    __slots__ = ()
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = str.__hash__
+
+
+async def _never_asked(_: Any) -> str:
+    return _Same("")
+
+
+def _always_settles(row: Any, counted: bool, now_ms: int) -> Any:
+    state = reservations.ReservationState.COUNTED if counted else reservations.ReservationState.GIVEN_BACK
+    return reservations.replace(row, state=state, settle_time_ms=now_ms)
+
+
+BREAKS: dict[str, Break] = {
+    "skip the fence": _several(
+        _instead(statements, "FINISH", _unfenced(statements.FINISH)),
+        _instead(statements, "REQUEUE", _unfenced(statements.REQUEUE)),
+    ),
+    "forget a release": _script("finish.lua", "redis.call('ZREM', key('leases'), ARGV[3])", "1"),
+    "max_tokens as the estimate": _instead(Intake, "estimate", lambda self, work, pool: (400, work.max_tokens)),
+    "drop the outbox row": _instead(statements, "TELL_QUOTA", text("SELECT 1")),
+    "expire a reservation by time": _instead(Places, "account_for", _all_absent),
+    "old copy of valkey answers": _instead(line_module, "_run_id", _never_asked),
+}
+NAMES = tuple(BREAKS)
+_ = (PriceList, Sweeps, requests, _nothing, _always_settles)
+
+
+@contextlib.contextmanager
+def applied(name: str, folder: Path) -> Iterator[None]:
+    """Runs with that mechanism broken; '' breaks nothing."""
+    with contextlib.ExitStack() as stack:
+        if name:
+            BREAKS[name](stack, folder)
+        yield
