@@ -44,7 +44,8 @@ def served(world: World) -> list[Served]:
     """All that was served, in the order in which it began."""
     calls = {call.request_id: call for call in world.api.calls if call.status == 200}
     found = []
-    for row in world.rows("scheduler", "SELECT * FROM scheduler_requests WHERE started_ms IS NOT NULL"):
+    # What was tried again began when it was first tried, which its row no longer says.
+    for row in world.rows("scheduler", "SELECT * FROM scheduler_requests WHERE attempt = 1"):
         if (call := calls.get(row["request_id"])) is not None:
             found.append(
                 Served(
@@ -121,7 +122,11 @@ def the_scarcest_limit_is_used(world: World) -> Iterator[str]:
         within = [call for call in calls if begin_s <= call.at_s < end_s]
         if end_s - begin_s < WAITING_S or _most_at_once(calls, begin_s, end_s) >= min(slots, world.scenario.slots):
             continue
-        used = {name: sum(_need(name, call) for call in within) * 60 / (limit * (end_s - begin_s)) for name, limit in world.api.limits.items()}
+        used = {}
+        for name, limit in world.api.limits.items():
+            # And one more: a whole number of calls never fills a time to its end.
+            need = sum(_need(name, call) for call in within) * (1 + 1 / max(1, len(within)))
+            used[name] = need * 60 / (limit * (end_s - begin_s))
         scarcest = max(used, key=lambda name: used[name] / USED[name])
         if used[scarcest] < USED[scarcest]:
             yield f"{used[scarcest]:.3f} of {scarcest} was used in {end_s - begin_s:.0f} s of waiting"
