@@ -4,8 +4,9 @@ rows of SQL say when a request was accepted and began, the provider's book says 
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tests.simulation.loop import START_MS
@@ -71,11 +72,16 @@ def ones_own_keep_their_order(world: World) -> Iterator[str]:
     by_user = defaultdict(list)
     for one in served(world):
         by_user[one.user].append(one)
+    sent_s = {sent.request_id: sent.begun_s for sent in world.gateway.sent}
+    told_s = {sent.request_id: sent.accepted_s for sent in world.gateway.sent if sent.accepted_s is not None}
     for own in by_user.values():
-        for earlier, later in itertools.combinations(own, 2):
-            before = (-later.priority, later.acceptance) < (-earlier.priority, earlier.acceptance)
-            if before and later.accepted_s + SLACK_S < earlier.begun_s:
-                yield f"{earlier.request_id} of {earlier.user} overtook {later.request_id}"
+        for begun_first, other in itertools.combinations(own, 2):
+            first = (-other.priority, other.acceptance) < (-begun_first.priority, begun_first.acceptance)
+            # Of two sent at once nobody can say which came first; who waited for an answer knows.
+            waited = told_s.get(other.request_id, math.inf) < sent_s[begun_first.request_id]
+            in_line = told_s.get(other.request_id, math.inf) + SLACK_S < begun_first.begun_s
+            if first and in_line and (waited or other.priority > begun_first.priority):
+                yield f"{begun_first.request_id} of {other.user} overtook {other.request_id}"
 
 
 def neighbours_are_served_alike(world: World) -> Iterator[str]:
@@ -87,7 +93,7 @@ def neighbours_are_served_alike(world: World) -> Iterator[str]:
         if world.scenario.users[one] != world.scenario.users[other]:
             continue
         for begin_s, end_s in _both(waiting[one], waiting[other]):
-            gap, bound = _gap(all_, begin_s, end_s, lambda s, a=one: s.user == a, lambda s, b=other: s.user == b)
+            gap, bound = _gap(all_, begin_s, end_s, lambda s: s.user, (one, other), (1, 1))
             if gap > bound:
                 yield f"{one} and {other} differ by {gap:.1f} s of service, {bound:.1f} s are allowed"
 
@@ -99,10 +105,8 @@ def tiers_get_their_shares(world: World) -> Iterator[str]:
     waiting = {tier: _always_waiting([one for one in all_ if one.tier == tier]) for tier in tiers}
     for one, other in itertools.combinations(tiers, 2):
         for begin_s, end_s in _both(waiting[one], waiting[other]):
-            gap, bound = _gap(
-                all_, begin_s, end_s, lambda s, a=one: s.tier == a, lambda s, b=other: s.tier == b,
-                shares=(TIERS[one], TIERS[other]),
-            )  # fmt: skip
+            shares = TIERS[one], TIERS[other]
+            gap, bound = _gap(all_, begin_s, end_s, lambda s: s.tier, (one, other), shares)
             if gap > bound:
                 yield f"{one} and {other} differ by {gap:.1f} s of service a share, {bound:.1f} s are allowed"
 
@@ -170,22 +174,25 @@ def _both(ones: list[tuple[float, float]], others: list[tuple[float, float]]) ->
             yield begin_s, end_s
 
 
-def _gap(all_: Sequence[Served], begin_s: float, end_s: float, one, other, shares=(1, 1)) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+def _gap(
+    all_: Sequence[Served], begin_s: float, end_s: float, side: Callable[[Served], str], sides: tuple[str, str],
+    shares: tuple[int, int],
+) -> tuple[float, float]:  # fmt: skip
     """The largest difference of service over any part of that time, and the bound for it."""
-    mine = [s for s in all_ if begin_s <= s.begun_s <= end_s and (one(s) or other(s))]
+    theirs = [s for s in all_ if side(s) in sides]
+    mine = [s for s in theirs if begin_s <= s.begun_s <= end_s]
     if not mine:
         return 0.0, 0.0
-    sums = list(
-        itertools.accumulate((s.cost_s / shares[0] if one(s) else -s.cost_s / shares[1] for s in mine), initial=0.0)
-    )
-    largest = max(s.cost_s for s in all_)
+    steps = (s.cost_s / shares[0] if side(s) == sides[0] else -s.cost_s / shares[1] for s in mine)
+    sums = list(itertools.accumulate(steps, initial=0.0))
     in_flight = max(
-        sum(s.cost_s for s in all_ if s.begun_s <= moment.begun_s < s.ended_s and (one(s) or other(s))) for moment in mine
-    )
+        sum(s.cost_s for s in theirs if s.begun_s <= moment.begun_s < s.ended_s) for moment in mine
+    )  # fmt: skip
+    largest = max(s.cost_s for s in all_)
     return max(sums) - min(sums), (2 * largest + in_flight) / min(shares)
 
 
-ORDERLY = [
+ORDERLY: list[Callable[[World], Iterator[str]]] = [
     ones_own_keep_their_order,
     neighbours_are_served_alike,
     tiers_get_their_shares,
