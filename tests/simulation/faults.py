@@ -62,11 +62,11 @@ class Faults:
         `lost` makes the error of a call whose outcome the caller does not learn; `twice` allows it to happen twice.
         """
         who = process()
-        who.check()
+        await who.awake()
         label = f"{who.name} {target}.{what}"
         fate = self._fate(who, twice)
         await asyncio.sleep(self._hop_s(fate == "delay"))
-        who.check()
+        await who.awake()
         if self.is_away(target):
             self.note(f"{label}: away")
             raise lost("it is away")
@@ -87,7 +87,7 @@ class Faults:
             who.kill()
             raise Dead
         await asyncio.sleep(self._hop_s(fate == "delay"))
-        who.check()
+        await who.awake()
         if fate == "lose_reply":
             self.fault(f"reply lost: {label}")
             raise lost("the reply was lost")

@@ -70,6 +70,8 @@ class Process:
         self.alive = True
         self.skew_ms = 0
         """How far its clock is from the true time."""
+        self.frozen_until_s = 0.0
+        """It does nothing before, as if it was stopped: what it was told meanwhile it finds then."""
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self.on_death: list[Callable[[], None]] = []
 
@@ -106,6 +108,12 @@ class Process:
         if not self.alive:
             raise Dead(self.name)
 
+    async def awake(self) -> None:
+        """Returns once it is not frozen; raises `Dead` in a killed process."""
+        while (left_s := self.frozen_until_s - asyncio.get_running_loop().time()) > 0:
+            await asyncio.sleep(left_s)
+        self.check()
+
 
 _current: ContextVar[Process] = ContextVar("process")
 
@@ -136,4 +144,4 @@ class ProcessClock:
 
     async def sleep(self, delay_ms: float) -> None:
         await asyncio.sleep(max(0.0, delay_ms) / 1000)
-        self._owner.check()
+        await self._owner.awake()

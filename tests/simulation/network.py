@@ -164,7 +164,7 @@ class SimChannel:
         label = f"{who.name} {self._address}.{method}{_about(request)}"
         fate = faults._fate(who, twice=True)
         await asyncio.sleep(faults._hop_s(fate == "delay"))
-        who.check()
+        await who.awake()
         server = None if faults.is_away(self._address) else self.network.pick(self._address)
         if server is None:
             raise failed(UNAVAILABLE, "nobody serves there")
@@ -179,7 +179,7 @@ class SimChannel:
             answer = server.process.spawn(self._serve(server, path, request))
         await asyncio.wait([answer])
         await asyncio.sleep(faults._hop_s(False))
-        who.check()
+        await who.awake()
         if fate == "lose_reply":
             faults.fault(f"reply lost: {label}")
             raise failed(UNAVAILABLE, "the reply was lost")
@@ -192,7 +192,7 @@ class SimChannel:
     async def _serve(self, server: SimServer, path: str, request: Any) -> Any:
         server.calls += 1
         try:
-            server.process.check()
+            await server.process.awake()
             answer = await server.handlers[path].unary_unary(_copied(request), None)
             return _copied(answer)
         except (asyncio.CancelledError, Dead):
@@ -248,6 +248,7 @@ class SimStream:
         """The next message, or EOF; raises how the call ended."""
         try:
             message = await self._messages.get()
+            await self._who.awake()
         except asyncio.CancelledError:
             self.cancel()
             raise

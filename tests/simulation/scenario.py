@@ -145,7 +145,7 @@ def _break(dice: random.Random, scenario: Scenario) -> None:
     chances = {
         "valkey loses everything": 0.5, "valkey comes back old": 0.4, "valkey restarts": 0.3, "valkey is away": 0.3,
         "valkey stalls": 0.3, "scheduler's sql is away": 0.3, "quota's sql is away": 0.2, "quota is away": 0.3,
-        "scheduler is killed": 0.7, "scheduler is stopped": 0.5, "quota is killed": 0.3, "worker is killed": 0.6,
+        "scheduler is killed": 0.7, "scheduler is stopped": 0.5, "scheduler freezes": 0.5, "quota is killed": 0.3, "worker is killed": 0.6,
         "worker is stopped": 0.3, "worker freezes": 0.3, "clock steps": 0.4, "valkey's clock steps": 0.2,
         "overload": 0.5, "errors": 0.3, "answers are cut": 0.4, "limits change": 0.2, "tier changes": 0.5,
     }  # fmt: skip

@@ -134,6 +134,8 @@ class World:
             self.processes[name].kill() if what == "killed" else self.stopping[name].set()
         elif event.what.startswith("valkey"):
             await self._hurt_valkey(event, until_s)
+        elif event.what == "scheduler freezes":
+            self.processes[self._whom("scheduler", event)].frozen_until_s = until_s
         elif event.what == "worker freezes":
             worker = self.workers[self._whom("worker", event)]
             worker.frozen = True
