@@ -5,21 +5,20 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from sqlalchemy import text
 
-from services.pricing import PriceList
 from services.quota import reservations
+from services.quota.model import ReservationState
 from services.quota.places import Places
 from services.quota.reservations import Answer, Standing
 from services.scheduler import line as line_module
 from services.scheduler import statements
-from services.scheduler.intake import Intake
 from services.scheduler.sweeps import Sweeps
-from services.scheduler.tables import requests
 
 Break = Callable[[contextlib.ExitStack, Path], None]
 
@@ -98,9 +97,9 @@ async def _never_asked(_: Any) -> str:
     return _Same("")
 
 
-def _always_settles(row: Any, counted: bool, now_ms: int) -> Any:
-    state = reservations.ReservationState.COUNTED if counted else reservations.ReservationState.GIVEN_BACK
-    return reservations.replace(row, state=state, settle_time_ms=now_ms)
+def _settled_again(row: Any, counted: bool, now_ms: int) -> Any:
+    state = ReservationState.COUNTED if counted else ReservationState.GIVEN_BACK
+    return replace(row, state=state, settle_time_ms=now_ms)
 
 
 BREAKS: dict[str, Break] = {
@@ -108,14 +107,28 @@ BREAKS: dict[str, Break] = {
         _instead(statements, "FINISH", _unfenced(statements.FINISH)),
         _instead(statements, "REQUEUE", _unfenced(statements.REQUEUE)),
     ),
+    "begin whatever the state is": _instead(statements, "BEGIN", _unfenced(statements.BEGIN)),
     "forget a release": _script("finish.lua", "redis.call('ZREM', key('leases'), ARGV[3])", "1"),
-    "max_tokens as the estimate": _instead(Intake, "estimate", lambda self, work, pool: (400, work.max_tokens)),
+    "max_tokens as the estimate": _script(
+        "spending.lua", "math.min(output, tonumber(r.max) or output)", "tonumber(r.max) or output"
+    ),
     "drop the outbox row": _instead(statements, "TELL_QUOTA", text("SELECT 1")),
     "expire a reservation by time": _instead(Places, "account_for", _all_absent),
+    "settle a place again": _instead(reservations, "settled", _settled_again),
     "old copy of valkey answers": _instead(line_module, "_run_id", _never_asked),
+    "number events anew after a rebuild": _instead(line_module.Identity, "floor", property(lambda _: 0)),
+    "show what a late worker says": _script(
+        "append.lua", "if redis.call('HGET', key('req:' .. id), 'open') ~= ARGV[4] then return 0 end", ""
+    ),
+    "no sweep of leases": _instead(Sweeps, "expired_leases", _nothing),
+    "no sweep of the missing": _instead(Sweeps, "missing", _nothing),
+    "no sweep of the untold": _instead(Sweeps, "untold", _nothing),
+    "no sweep of deadlines": _instead(Sweeps, "deadlines", _nothing),
+    "take estimates for the truth": _script("service.lua", "if difference == 0 then return end", "do return end"),
+    "serve tiers alike": _script("dispatch.lua", "math.max(1, field(meta, 'share:' .. tier))", "1"),
+    "send a little faster than allowed": _script("pool.lua", "limit <= 120 and 0.985 or 0.995", "1.1"),
 }
 NAMES = tuple(BREAKS)
-_ = (PriceList, Sweeps, requests, _nothing, _always_settles)
 
 
 @contextlib.contextmanager
