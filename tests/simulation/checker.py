@@ -60,7 +60,7 @@ def attempts_only_rise(world: World) -> Iterator[str]:
 
 def results_are_of_the_last_attempt(world: World) -> Iterator[str]:
     """§4: a worker that wakes up late changes nothing."""
-    for row in world.rows("scheduler", "SELECT * FROM scheduler_requests WHERE state = 'completed' AND attempt > 0"):
+    for row in world.rows("scheduler", "SELECT * FROM scheduler_requests WHERE state = 'completed' AND NOT cached"):
         if not row["result"].startswith(f"{row['request_id']}.{row['attempt']}:"):
             yield f"{row['request_id']}: attempt {row['attempt']} completed with the answer {row['result'][:40]}"
 
@@ -90,6 +90,19 @@ def places_are_counted_at_most_once(world: World) -> Iterator[str]:
             yield f"the place of {row['request_id']} fell to generation {row['new_generation']}"
     for row in world.rows("quota", "SELECT * FROM seen_days WHERE used < 0"):
         yield f"{row['user_id']} had {row['used']} places taken"
+
+
+def equals_share_an_answer(world: World) -> Iterator[str]:
+    """§8: followers and hits get the answer of one that was served, to the same prompt, and cost nothing themselves."""
+    rows = {row["request_id"]: row for row in world.rows("scheduler", "SELECT * FROM scheduler_requests")}
+    for row in rows.values():
+        if row["state"] != "completed" or not row["cached"]:
+            continue
+        source = rows.get(row["result"].partition(".")[0])
+        if source is None or source["prompt"] != row["prompt"] or source["state"] != "completed":
+            yield f"{row['request_id']} got the answer {row['result'][:40]}"
+        elif source["result"] != row["result"] or source["cached"]:
+            yield f"{row['request_id']} got another answer than {source['request_id']}"
 
 
 def what_was_delivered_counts(world: World) -> Iterator[str]:
@@ -177,7 +190,7 @@ def what_was_used_is_paid_once(world: World) -> Iterator[str]:
         orphan = rows[request_id]["state"] == "cancelled" and world.lives > len(world.processes)
         if call.complete and (request_id, attempt) not in paid and not orphan:
             yield f"{request_id}: attempt {attempt} made {call.output_tokens} tokens that nobody paid"
-    for row in world.rows("scheduler", "SELECT * FROM scheduler_requests WHERE state = 'completed' AND attempt > 0"):
+    for row in world.rows("scheduler", "SELECT * FROM scheduler_requests WHERE state = 'completed' AND NOT cached"):
         if (charge := paid.get((row["request_id"], row["attempt"]))) is None or charge["estimated"]:
             yield f"{row['request_id']} completed and its last attempt is not charged exactly"
 
@@ -212,6 +225,7 @@ PROMISES: list[Callable[[World], Iterator[str]]] = [
     attempts_only_rise,
     results_are_of_the_last_attempt,
     places_are_counted_at_most_once,
+    equals_share_an_answer,
     what_was_delivered_counts,
     nothing_stays_held,
     events_rise_and_are_of_the_running_attempt,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -136,6 +136,17 @@ def the_scarcest_limit_is_used(world: World) -> Iterator[str]:
             yield f"{used[scarcest]:.3f} of {scarcest} was used in {end_s - begin_s:.0f} s of waiting"
 
 
+def equals_cost_one_call(world: World) -> Iterator[str]:
+    """§8: equal requests cost one call, unless who was served first was cancelled."""
+    rows = world.rows("scheduler", "SELECT * FROM scheduler_requests")
+    cancelled = {row["prompt"] for row in rows if row["state"] in ("cancelled", "expired")}
+    prompts = {row["request_id"]: row["prompt"] for row in rows}
+    calls = Counter(prompts[call.request_id] for call in world.api.calls if call.status == 200)
+    for prompt, count in calls.items():
+        if count > 1 and prompt not in cancelled:
+            yield f"{count} calls were made for {prompt[:12]}"
+
+
 def everything_is_tried_once(world: World) -> Iterator[str]:
     """Where nothing fails, nothing is tried again."""
     refused = sum(call.status == 429 for call in world.api.calls)
@@ -198,5 +209,6 @@ ORDERLY: list[Callable[[World], Iterator[str]]] = [
     tiers_get_their_shares,
     the_provider_hardly_refuses,
     the_scarcest_limit_is_used,
+    equals_cost_one_call,
     everything_is_tried_once,
 ]

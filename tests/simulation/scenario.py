@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from tests.simulation.faults import QUIET, Rates
 
 TIERS = {"free": 1, "basic": 2, "pro": 4, "enterprise": 8}
+SAME = 0.08
+"""Part of what is sent that equals something that was sent just before."""
 LOADS = ("steady", "burst", "diurnal", "one user floods", "one tier floods", "heavy tails")
 
 
@@ -86,7 +88,7 @@ def scenario_of(seed: int, *, faulty: bool | None = None) -> Scenario:
     )  # fmt: skip
     if load == "heavy tails":
         scenario.slots = 64
-    scenario.arrivals = _arrivals(dice, scenario, per_minute)
+    _arrivals(dice, scenario, per_minute)
     if broken:
         _break(dice, scenario)
     return scenario
@@ -100,7 +102,7 @@ def _limits(dice: random.Random, per_minute: int, load: str) -> dict[str, float]
     return limits
 
 
-def _arrivals(dice: random.Random, scenario: Scenario, per_minute: int) -> list[Arrival]:
+def _arrivals(dice: random.Random, scenario: Scenario, per_minute: int) -> None:
     """About as many as go out in a minute and a half, so that a queue forms and is worked off."""
     many = max(12, min(90, int(per_minute * dice.uniform(0.8, 1.6))))
     span_s = 60.0 * many / per_minute
@@ -111,7 +113,7 @@ def _arrivals(dice: random.Random, scenario: Scenario, per_minute: int) -> list[
     times = sorted(1.0 + span_s * 0.7 * moments() for _ in range(many))
     names = list(scenario.users)
     crowd = [n for n in names if scenario.users[n] == dice.choice(list(TIERS))] or names[:1]
-    arrivals = []
+    arrivals = scenario.arrivals
     for number, at_s in enumerate(times):
         user = dice.choice(names)
         if scenario.load == "one user floods" and dice.random() < 0.7:
@@ -119,12 +121,14 @@ def _arrivals(dice: random.Random, scenario: Scenario, per_minute: int) -> list[
         elif scenario.load == "one tier floods" and dice.random() < 0.7:
             user = dice.choice(crowd)
         arrivals.append(_arrival(dice, scenario, number, at_s, user))
-    return arrivals
 
 
 def _arrival(dice: random.Random, scenario: Scenario, number: int, at_s: float, user: str) -> Arrival:
     fussy = dice.random() < (0.3 if scenario.faulty else 0.1)
     prompt = f"{scenario.seed}/{number} " + "x" * dice.randint(20, 400)
+    if scenario.arrivals and dice.random() < SAME:
+        # What somebody just asked for.
+        prompt = dice.choice(scenario.arrivals[-6:]).prompt
     return Arrival(
         at_s, user, prompt,
         key=f"key-{number}" if dice.random() < 0.6 else "",

@@ -24,16 +24,13 @@ from redis.asyncio import connection as redis_connection
 from sqlalchemy.engine import Engine
 
 from services import sql
-from services.pricing import read_prices
 from services.quota import __main__ as quota_main
 from services.quota.settings import Settings as QuotaSettings
 from services.scheduler import __main__ as scheduler_main
 from services.scheduler import generators as generators_module
-from services.scheduler.intake import Rules
 from services.scheduler.life import LineUnavailable
 from services.scheduler.providers import Limits, Provider
 from services.scheduler.settings import Settings
-from services.settings import config_dir
 from services.sql import StoreUnavailable
 from tests.simulation.faults import Faults
 from tests.simulation.history import History
@@ -47,10 +44,6 @@ from tests.simulation.valkey import SimConnection, SimValkey
 
 POOL = "sonnet"
 MODEL = "claude-sonnet-5-5"
-PLAN = {
-    "requests": "requests_per_minute", "tokens": "tokens_per_minute",
-    "input_tokens": "input_tokens_per_minute", "output_tokens": "output_tokens_per_minute",
-}  # fmt: skip
 QUIET_AFTER_S = 600.0
 """How long after the last arrival and the last fault all must have ended, were it a queue of an hour's deadlines."""
 STILL_EVERY_S = 5.0
@@ -276,7 +269,7 @@ def _serving_scheduler(world: World, name: str) -> Callable[[asyncio.Event], Cor
     settings = Settings(
         database_url="sim://scheduler", redis_url=f"unix://{name}.sock", quota_address="quota",
         generator_addresses=tuple(f"worker-{n}" for n in range(1, s.workers + 1)), listen="scheduler",
-        provider_plan="sim", generator_slots=s.slots, drain_ms=5_000,
+        provider_plan="sim", model=MODEL, generator_slots=s.slots, drain_ms=5_000,
     )  # fmt: skip
     return lambda stopping: scheduler_main.serve(settings, stopping, world.faults.dice.random)
 
@@ -320,10 +313,9 @@ def _world(scenario: Scenario, loop: VirtualLoop, history: History, socket: Path
     return World(scenario, loop, history, faults, valkey, network, api, databases, engines, gateway)
 
 
-def _rules(scenario: Scenario) -> Rules:
+def _provider(scenario: Scenario) -> Provider:
     limits = Limits({name: int(limit) for name, limit in scenario.limits.items()})
-    provider = Provider("sim", {POOL: (MODEL,)}, {POOL: limits})
-    return Rules(provider, read_prices(config_dir() / "prices.yaml"), MODEL, 100_000)
+    return Provider("sim", {POOL: (MODEL,)}, {POOL: limits})
 
 
 @contextlib.contextmanager
@@ -345,7 +337,7 @@ def _patched(world: World) -> Iterator[None]:
             (quota_main, "_prepare_schema", prepared), (quota_main, "SystemClock", clock),
             (quota_main, "open_channel", SimChannel), (quota_main, "Server", SimServer),
             (scheduler_main, "SystemClock", clock), (scheduler_main, "open_channel", SimChannel),
-            (scheduler_main, "Server", SimServer), (scheduler_main, "read_rules", lambda _: _rules(world.scenario)),
+            (scheduler_main, "Server", SimServer), (scheduler_main, "read_provider", lambda *_: _provider(world.scenario)),
             (generators_module, "open_channel", SimChannel),
             (redis_connection, "UnixDomainSocketConnection", SimConnection),
         ):  # fmt: skip
