@@ -27,6 +27,8 @@ from tests.simulation.world import World, run
 
 MANY_VIOLATIONS = 12
 LINES = 60
+TRIED = 24
+"""Seeds that may pass before a broken mechanism counts as unnoticed."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Report:
     violations: tuple[str, ...]
     digest: str
     took_s: float
+    crashed: bool = False
+    """The simulation itself failed."""
 
 
 @contextmanager
@@ -64,8 +68,8 @@ def report_on(seed: int, socket: Path, folder: Path, *, mutation: str = "", faul
         text, digest = _told(world, found, brief=brief), world.history.digest
         world.valkey.close()
     except Exception:
-        found, digest = [traceback.format_exc()], ""
-        text = f"{scenario}\n{found[0]}"
+        text = f"{scenario}\n{traceback.format_exc()}"
+        return Report(seed, text, ("the simulation failed",), "", time.perf_counter() - begun, crashed=True)
     return Report(seed, text, tuple(found), digest, time.perf_counter() - begun)
 
 
@@ -89,6 +93,22 @@ def _seeds(text: str) -> list[int]:
     return list(range(int(first), int(last or first) + 1))
 
 
+def _noticed(name: str) -> bool:
+    """Breaks one mechanism and says which seed noticed it by what."""
+    hint = mutations.HINTS[name]
+    with valkey() as (socket, folder):
+        for seed in dict.fromkeys([hint, *range(TRIED)]):
+            report = report_on(seed, socket, folder, mutation=name, brief=True)
+            if report.crashed:
+                print(report.text)
+                return False
+            if report.violations:
+                print(f"noticed: {name}: by seed {seed}: {report.violations[0][:150]}", flush=True)
+                return True
+    print(f"NOT NOTICED: {name}")
+    return False
+
+
 def _share(job: tuple[list[int], str, bool | None, bool]) -> list[Report]:
     seeds, mutation, faulty, brief = job
     with valkey() as (socket, folder):
@@ -107,10 +127,13 @@ def main() -> int:
     options.add_argument("--seeds", type=_seeds, default=[0], help="one, or a range such as 0-999")
     options.add_argument("--workers", type=int, default=1, help="processes that share them")
     options.add_argument("--mutation", default="", help=f"break this first: {', '.join(mutations.NAMES)}")
+    options.add_argument("--noticed", nargs="*", metavar="NAME", help="break each, and say which seed noticed")
     options.add_argument("--faults", choices=("yes", "no"), help="only such; the seed decides by itself")
     options.add_argument("--brief", action="store_true", help="without the history of seeds that failed")
     options.add_argument("--digests", action="store_true", help="print each seed's history as a hash")
     chosen = options.parse_args()
+    if chosen.noticed is not None:
+        return 0 if all([_noticed(name) for name in chosen.noticed or mutations.NAMES]) else 1
     faulty = None if chosen.faults is None else chosen.faults == "yes"
     jobs = [(chosen.seeds[n :: chosen.workers], chosen.mutation, faulty, chosen.brief) for n in range(chosen.workers)]
     if chosen.workers == 1:

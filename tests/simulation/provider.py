@@ -15,11 +15,14 @@ from headgate.generator.v1 import generator_pb2 as pb
 from headgate.generator.v1.generator_pb2_grpc import GeneratorServiceServicer
 
 from services.rpc.status import Refusal
+from services.templates import VERSION
 from tests.simulation.faults import Faults
 from tests.simulation.loop import Process
 
 BURST_S = {"requests": 1.0}
 """What a full bucket holds; a minute's worth where it is not said."""
+AT_LENGTH, LONG = "at length", 5.0
+"""Prompts that end so get answers that are so much longer."""
 PIECES = 5
 """Parts that an answer comes in: few, for each is an event of the run."""
 HEARTBEAT_S = 3.0
@@ -115,6 +118,7 @@ class ClaudeApi:
         """Random, but a function of the prompt."""
         dice = random.Random(f"{prompt}")
         median, sigma, longest = self.lengths
+        median *= LONG if prompt.endswith(AT_LENGTH) else 1
         output = int(min(longest, max(20, median * math.exp(dice.gauss(0, sigma)))))
         read = 380 + int(len(prompt) / CHARACTERS_A_TOKEN * dice.uniform(0.8, 1.2))
         return Answer(read, output, dice.uniform(0.4, 1.6), dice.uniform(60, 120))
@@ -232,7 +236,8 @@ class Worker(GeneratorServiceServicer):
         usage = {"input_tokens": call.input_tokens, "output_tokens": call.output_tokens}
         yield pb.GenerateResponse(usage=pb.Usage(turn=1, model="claude-sonnet-5-5", **usage))
         source = "".join(f"{text}{piece};" for piece in range(1, PIECES + 1))
-        yield pb.GenerateResponse(result=pb.Result(source=source, svg="<svg/>", diagram_type="flowchart"))
+        result = pb.Result(source=source, svg="<svg/>", diagram_type="flowchart", template_version=VERSION)
+        yield pb.GenerateResponse(result=result)
 
 
 async def _heartbeats(length_s: float) -> AsyncIterator[pb.GenerateResponse]:

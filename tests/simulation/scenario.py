@@ -7,11 +7,13 @@ import random
 from dataclasses import dataclass, field
 
 from tests.simulation.faults import QUIET, Rates
+from tests.simulation.provider import AT_LENGTH
 
 TIERS = {"free": 1, "basic": 2, "pro": 4, "enterprise": 8}
+TOKENS_SCARCE = ("heavy tails", "some ask at length")
 SAME = 0.08
 """Part of what is sent that equals something that was sent just before."""
-LOADS = ("steady", "burst", "diurnal", "one user floods", "one tier floods", "heavy tails")
+LOADS = ("steady", "burst", "diurnal", "one user floods", "one tier floods", "heavy tails", "some ask at length")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def scenario_of(seed: int, *, faulty: bool | None = None) -> Scenario:
     dice = random.Random(f"scenario {seed}")
     load, broken = LOADS[seed % len(LOADS)], dice.random() < 0.75
     broken = broken if faulty is None else faulty
-    users = {f"{tier}-{n}": tier for tier in TIERS for n in range(dice.randint(1, 3))}
+    least = 2 if load == "some ask at length" else 1
+    users = {f"{tier}-{n}": tier for tier in TIERS for n in range(dice.randint(least, 3))}
     per_minute = dice.choice((25, 60, 120, 300))
     limits = _limits(dice, per_minute, load)
     lengths = (350.0, 0.9, 6_000) if load == "heavy tails" else (400.0, 0.4, 1_500)
@@ -86,7 +89,7 @@ def scenario_of(seed: int, *, faulty: bool | None = None) -> Scenario:
         seed, load, broken, users, [], limits, lengths, slots=dice.choice((8, 16, 64)),
         schedulers=dice.choice((1, 2, 2)), workers=dice.choice((1, 2)),
     )  # fmt: skip
-    if load == "heavy tails":
+    if load in TOKENS_SCARCE:
         scenario.slots = 64
     _arrivals(dice, scenario, per_minute)
     if broken:
@@ -96,7 +99,7 @@ def scenario_of(seed: int, *, faulty: bool | None = None) -> Scenario:
 
 def _limits(dice: random.Random, per_minute: int, load: str) -> dict[str, float]:
     limits: dict[str, float] = {"requests": per_minute}
-    if load == "heavy tails" or dice.random() < 0.5:
+    if load in TOKENS_SCARCE or dice.random() < 0.5:
         # Tokens are the scarcer ones here: the median answer and prompt, a little less often than requests allow.
         limits |= {"input_tokens": per_minute * 450, "output_tokens": per_minute * dice.choice((300, 450, 900))}
     return limits
@@ -104,10 +107,13 @@ def _limits(dice: random.Random, per_minute: int, load: str) -> dict[str, float]
 
 def _arrivals(dice: random.Random, scenario: Scenario, per_minute: int) -> None:
     """About as many as go out in a minute and a half, so that a queue forms and is worked off."""
+    if scenario.load == "some ask at length":
+        per_minute = max(per_minute, 60)
     many = max(12, min(90, int(per_minute * dice.uniform(0.8, 1.6))))
     span_s = 60.0 * many / per_minute
     moments = {
         "burst": lambda: dice.uniform(0.0, 0.2),
+        "some ask at length": lambda: dice.uniform(0.0, 0.3),
         "diurnal": lambda: (0.5 + 0.5 * math.sin(dice.uniform(-math.pi / 2, math.pi / 2))) ** 2,
     }.get(scenario.load, dice.random)
     times = sorted(1.0 + span_s * 0.7 * moments() for _ in range(many))
@@ -126,7 +132,10 @@ def _arrivals(dice: random.Random, scenario: Scenario, per_minute: int) -> None:
 def _arrival(dice: random.Random, scenario: Scenario, number: int, at_s: float, user: str) -> Arrival:
     fussy = dice.random() < (0.3 if scenario.faulty else 0.1)
     prompt = f"{scenario.seed}/{number} " + "x" * dice.randint(20, 400)
-    if scenario.arrivals and dice.random() < SAME:
+    if scenario.load == "some ask at length" and user.endswith("-0"):
+        # The first of each tier; their neighbours do not.
+        prompt += f" {AT_LENGTH}"
+    elif scenario.arrivals and dice.random() < SAME:
         # What somebody just asked for.
         prompt = dice.choice(scenario.arrivals[-6:]).prompt
     return Arrival(
