@@ -46,7 +46,7 @@ def served(world: World) -> list[Served]:
     calls = {call.request_id: call for call in world.api.calls if call.status == 200}
     found = []
     # What was tried again began when it was first tried, which its row no longer says.
-    for row in world.rows("scheduler", "SELECT * FROM scheduler_requests WHERE attempt = 1"):
+    for row in world.rows("scheduler", "SELECT * FROM scheduler_requests WHERE attempt = 1 AND ended_ms > 0"):
         if (call := calls.get(row["request_id"])) is not None:
             found.append(
                 Served(

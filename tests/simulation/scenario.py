@@ -83,6 +83,8 @@ def scenario_of(seed: int, *, faulty: bool | None = None) -> Scenario:
     least = 2 if load == "some ask at length" else 1
     users = {f"{tier}-{n}": tier for tier in TIERS for n in range(dice.randint(least, 3))}
     per_minute = dice.choice((25, 60, 120, 300))
+    if load == "some ask at length":
+        per_minute = max(per_minute, 60)
     limits = _limits(dice, per_minute, load)
     lengths = (350.0, 0.9, 6_000) if load == "heavy tails" else (400.0, 0.4, 1_500)
     scenario = Scenario(
@@ -107,8 +109,6 @@ def _limits(dice: random.Random, per_minute: int, load: str) -> dict[str, float]
 
 def _arrivals(dice: random.Random, scenario: Scenario, per_minute: int) -> None:
     """About as many as go out in a minute and a half, so that a queue forms and is worked off."""
-    if scenario.load == "some ask at length":
-        per_minute = max(per_minute, 60)
     many = max(12, min(90, int(per_minute * dice.uniform(0.8, 1.6))))
     span_s = 60.0 * many / per_minute
     moments = {

@@ -74,7 +74,7 @@ class SimDatabase:
         self.engine = engine
         self._faults = faults
 
-    async def write(self, transaction: Transaction[Any]) -> Any:
+    async def write(self, transaction: Transaction[Any], **_: Any) -> Any:
         return await self._run(transaction, twice=True)
 
     async def read(self, transaction: Transaction[Any]) -> Any:

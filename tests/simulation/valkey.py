@@ -8,6 +8,7 @@ told no time is told the run's, and what expires does so by it.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import socket
 from collections import deque
@@ -225,7 +226,7 @@ class SimValkey:
 
     def _one(self, connection: SimConnection, command: list[bytes]) -> Any:
         name = command[0].upper()
-        if name == b"EVALSHA" and command[5] == b"":
+        if name in (b"EVAL", b"EVALSHA") and len(command) > 5 and command[5] == b"":
             command[5] = str(self._faults.loop.now_ms + self.skew_ms).encode()
         if name == b"SUBSCRIBE":
             channels = self._feeds.setdefault(connection, set())
@@ -239,14 +240,16 @@ class SimValkey:
         if name == b"INFO":
             return f"# Server\r\nrun_id:{self.run_id}\r\n".encode()
         answer = self._socket.call(*command)
-        if name == b"SCRIPT" and command[1].upper() == b"LOAD":
-            self._names[answer] = _script_name(command[2].decode())
         if name == b"SCAN":
             # One look: how many it would take depends on the server's own secret.
             return [b"0", sorted(self._socket.call(b"KEYS", command[command.index(b"MATCH") + 1]))]
         return answer
 
     def _name(self, command: list[bytes]) -> str:
+        if command[0].upper() == b"EVAL":
+            digest = hashlib.sha1(command[1]).hexdigest().encode()
+            self._names[digest] = _script_name(command[1].decode())
+            return f"{self._names[digest]}{_shown(command)}"
         if command[0].upper() == b"EVALSHA":
             return f"{self._names.get(command[1], 'script')}{_shown(command)}"
         return command[0].decode().lower()
