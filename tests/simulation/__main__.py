@@ -1,6 +1,6 @@
 """`make sim SEED=7`, `make sim SEEDS=1000`: runs seeds and prints of each that failed its faults and its history.
 
-A run is a function of its seed, and of the order of Python's sets: replay with the PYTHONHASHSEED that the Makefile sets.
+A run is a function of its seed and of the order of Python's sets, so PYTHONHASHSEED is always the same.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def valkey() -> Iterator[tuple[Path, Path]]:
         shutil.rmtree(server.folder, ignore_errors=True)
 
 
-def report_on(seed: int, socket: Path, folder: Path, *, mutation: str = "", faulty: bool | None = None, brief: bool = False) -> Report:
+def report_on(
+    seed: int, socket: Path, folder: Path, *, mutation: str = "", faulty: bool | None = None, brief: bool = False
+) -> Report:
     """Runs one seed and holds what is left against every promise."""
     scenario, begun = scenario_of(seed, faulty=faulty), time.perf_counter()
     try:
@@ -83,7 +85,9 @@ def _told(world: World, violations: Sequence[str], *, brief: bool) -> str:
     lines += [f"  … and {len(violations) - MANY_VIOLATIONS} more"] * (len(violations) > MANY_VIOLATIONS)
     lines += ["  what went wrong on purpose:"] + [f"    {fault}" for fault in world.history.faults[:LINES]]
     named = next((word.rstrip(":") for v in violations for word in v.split() if word.startswith("req_")), "")
-    about = world.history.about(named, many=LINES) if named else [text for _, text in list(world.history.lines)[-LINES:]]
+    about = (
+        world.history.about(named, many=LINES) if named else [text for _, text in list(world.history.lines)[-LINES:]]
+    )
     lines += [f"  what happened{f' to {named}' if named else ''}:"] + [f"    {line}" for line in about]
     return "\n".join([*lines, f"  again: make sim SEED={world.scenario.seed}"])
 
@@ -133,7 +137,8 @@ def main() -> int:
     options.add_argument("--digests", action="store_true", help="print each seed's history as a hash")
     chosen = options.parse_args()
     if chosen.noticed is not None:
-        return 0 if all([_noticed(name) for name in chosen.noticed or mutations.NAMES]) else 1
+        results = [_noticed(name) for name in chosen.noticed or mutations.NAMES]
+        return 0 if all(results) else 1
     faulty = None if chosen.faults is None else chosen.faults == "yes"
     jobs = [(chosen.seeds[n :: chosen.workers], chosen.mutation, faulty, chosen.brief) for n in range(chosen.workers)]
     if chosen.workers == 1:
@@ -152,5 +157,9 @@ def main() -> int:
 if __name__ == "__main__":
     if os.environ.get("PYTHONHASHSEED") != "0":
         # The order of sets is part of a run.
-        os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"})
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
+            {**os.environ, "PYTHONHASHSEED": "0"},
+        )
     sys.exit(main())

@@ -15,8 +15,8 @@ from tests.simulation.world import World
 
 ENDS = ("completed", "failed", "cancelled", "expired")
 MOVES = {
-    ("queued", "running"), ("queued", "cancelled"), ("queued", "expired"), ("queued", "completed"), ("queued", "failed"),
-    ("running", "queued"), ("running", "completed"), ("running", "failed"), ("running", "cancelled"),
+    ("queued", "running"), ("queued", "cancelled"), ("queued", "expired"), ("queued", "completed"),
+    ("queued", "failed"), ("running", "queued"), ("running", "completed"), ("running", "failed"), ("running", "cancelled"),
 }  # fmt: skip
 RESERVATION_MOVES = {
     ("pending", "pending"), ("pending", "counted"), ("pending", "given_back"), ("pending", "absent"),
@@ -71,14 +71,14 @@ def places_are_counted_at_most_once(world: World) -> Iterator[str]:
     counted: dict[tuple[str, str], int] = defaultdict(int)
     for place in world.rows("quota", "SELECT * FROM quota_reservations"):
         row = rows.get(place["request_id"])
-        counts = row is not None and (
-            row["state"] == "completed" or (row["state"] == "cancelled" and row["delivered"])
-        )
+        counts = row is not None and (row["state"] == "completed" or (row["state"] == "cancelled" and row["delivered"]))
         wanted = "absent" if row is None else "counted" if counts else "given_back"
         if place["state"] != wanted:
             yield f"{place['request_id']} is {row['state'] if row else 'unknown'}, its place {place['state']}"
         counted[place["user_id"], place["day"]] += counts
-    for request_id in rows.keys() - {row["request_id"] for row in world.rows("quota", "SELECT * FROM quota_reservations")}:
+    for request_id in rows.keys() - {
+        row["request_id"] for row in world.rows("quota", "SELECT * FROM quota_reservations")
+    }:
         yield f"{request_id} was accepted without a place"
     for day in world.rows("quota", "SELECT * FROM quota_days"):
         if day["used"] != counted[day["user_id"], day["day"]]:
@@ -107,7 +107,9 @@ def equals_share_an_answer(world: World) -> Iterator[str]:
 
 def what_was_delivered_counts(world: World) -> Iterator[str]:
     """§4: delivered is a flag of the row, set under attempt and state before the first append."""
-    delivered = {row["request_id"]: row["delivered"] for row in world.rows("scheduler", "SELECT * FROM scheduler_requests")}
+    delivered = {
+        row["request_id"]: row["delivered"] for row in world.rows("scheduler", "SELECT * FROM scheduler_requests")
+    }
     for _, request_id, event in _events(world):
         if event["type"] == "delta" and not delivered.get(request_id):
             yield f"{request_id}: output was shown and its row does not say so"
@@ -150,8 +152,9 @@ def events_rise_and_are_of_the_running_attempt(world: World) -> Iterator[str]:
             if attempt < open_.get(request_id, 0):
                 yield f"{request_id}: attempt {attempt} began after {open_[request_id]}"
             open_[request_id] = attempt
-        elif kind == "delta" and attempt != open_.get(request_id):
-            yield f"{request_id}: output of attempt {attempt} while {open_.get(request_id)} runs"
+        elif kind == "delta" and attempt < open_.get(request_id, 1):
+            # Nor need `processing` have been told: a rebuild adopts an attempt whose start Valkey did not live to see.
+            yield f"{request_id}: output of attempt {attempt} while {open_[request_id]} runs"
         elif kind == "delta" and not event["text"].startswith(f"{request_id}.{attempt}:"):
             yield f"{request_id}: attempt {attempt} shows {event['text'][:40]}"
         elif kind == "retrying":
@@ -184,7 +187,7 @@ def what_was_used_is_paid_once(world: World) -> Iterator[str]:
         if attempt > rows[request_id]["attempt"]:
             yield f"{request_id}: attempt {attempt} is charged and never was"
         if not row["estimated"] and (call is None or not call.complete or call.output_tokens != row["output_tokens"]):
-            yield f"{request_id}: attempt {attempt} is charged {row['output_tokens']} as exact, the provider says {call}"
+            yield f"{request_id}: attempt {attempt} is charged {row['output_tokens']} as exact, not as {call}"
     for (request_id, attempt), call in calls.items():
         # Cancelled between the death of its scheduler and the end of its lease, nobody is left who would pay it.
         orphan = rows[request_id]["state"] == "cancelled" and world.lives > len(world.processes)

@@ -262,7 +262,7 @@ class SimStream:
         while (message := await self.read()) is not grpc.aio.EOF:
             yield message
 
-    def cancel(self) -> bool:
+    def cancel(self) -> None:
         """Ends the call; the server notices."""
         if self._timer:
             self._timer.cancel()
@@ -271,13 +271,14 @@ class SimStream:
         if not self._over and self._server is not None:
             self._over = True
             self._server.cancel()
-        return True
 
     async def _serve(self, server: SimServer, path: str, request: Any) -> None:
         handler, faults = server.handlers[path], self._network.faults
         await asyncio.sleep(faults._hop_s(False))
         answers = (
-            handler.unary_stream(_copied(request), None) if handler.unary_stream else handler.stream_stream(request, None)
+            handler.unary_stream(_copied(request), None)
+            if handler.unary_stream
+            else handler.stream_stream(request, None)
         )
         try:
             async for answer in answers:

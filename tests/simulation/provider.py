@@ -21,6 +21,7 @@ from tests.simulation.loop import Process
 
 BURST_S = {"requests": 1.0}
 """What a full bucket holds; a minute's worth where it is not said."""
+MODEL = "claude-sonnet-5-5"
 AT_LENGTH, LONG = "at length", 5.0
 """Prompts that end so get answers that are so much longer."""
 PIECES = 5
@@ -183,6 +184,9 @@ class Worker(GeneratorServiceServicer):
             raise _refusal("RATE_LIMITED", 429)
         return pb.ProbeResponse(limits=self._api.headers())
 
+    async def CountTokens(self, request: pb.CountTokensRequest, context: Any) -> pb.CountTokensResponse:
+        return pb.CountTokensResponse(input_tokens=self._api.answer_to(request.prompt).input_tokens)
+
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncIterator[pb.GenerateResponse]:
         if self._running >= self._slots:
             raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "BUSY", "All slots are taken.", "generator.headgate")
@@ -233,8 +237,9 @@ class Worker(GeneratorServiceServicer):
             yield pb.GenerateResponse(delta=pb.Delta(text=part, offset=at, turn=1))
             at += len(part)
         call.complete = True
-        usage = {"input_tokens": call.input_tokens, "output_tokens": call.output_tokens}
-        yield pb.GenerateResponse(usage=pb.Usage(turn=1, model="claude-sonnet-5-5", **usage))
+        yield pb.GenerateResponse(
+            usage=pb.Usage(turn=1, model=MODEL, input_tokens=call.input_tokens, output_tokens=call.output_tokens)
+        )
         source = "".join(f"{text}{piece};" for piece in range(1, PIECES + 1))
         result = pb.Result(source=source, svg="<svg/>", diagram_type="flowchart", template_version=VERSION)
         yield pb.GenerateResponse(result=result)

@@ -10,10 +10,10 @@ from tests.simulation.faults import QUIET, Rates
 from tests.simulation.provider import AT_LENGTH
 
 TIERS = {"free": 1, "basic": 2, "pro": 4, "enterprise": 8}
-TOKENS_SCARCE = ("heavy tails", "some ask at length")
 SAME = 0.08
 """Part of what is sent that equals something that was sent just before."""
-LOADS = ("steady", "burst", "diurnal", "one user floods", "one tier floods", "heavy tails", "some ask at length")
+UNEVEN = "some ask at length"
+LOADS = ("steady", "burst", "diurnal", "one user floods", "one tier floods", "heavy tails", UNEVEN)
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Scenario:
     def __str__(self) -> str:
         limits = ", ".join(f"{limit:g} {name}" for name, limit in self.limits.items())
         return (
-            f"seed {self.seed}: {self.load}, {len(self.arrivals)} requests of {len(self.users)} users, {limits} a minute, "
-            f"{self.schedulers} schedulers, {self.workers} workers, {'faults' if self.faulty else 'no faults'}"
+            f"seed {self.seed}: {self.load}, {len(self.arrivals)} requests of {len(self.users)} users, "
+            f"{limits} a minute, {self.schedulers} schedulers, {self.workers} workers, {'faults' if self.faulty else 'no faults'}"
         )
 
 
@@ -80,19 +80,21 @@ def scenario_of(seed: int, *, faulty: bool | None = None) -> Scenario:
     dice = random.Random(f"scenario {seed}")
     load, broken = LOADS[seed % len(LOADS)], dice.random() < 0.75
     broken = broken if faulty is None else faulty
-    least = 2 if load == "some ask at length" else 1
-    users = {f"{tier}-{n}": tier for tier in TIERS for n in range(dice.randint(least, 3))}
+    users = {f"{tier}-{n}": tier for tier in TIERS for n in range(dice.randint(1, 3))}
     per_minute = dice.choice((25, 60, 120, 300))
-    if load == "some ask at length":
-        per_minute = max(per_minute, 60)
+    if load == UNEVEN:
+        # Two of one tier, few of whose answers are in flight at once: what one gets beyond the other is theirs to see.
+        users, per_minute = {"pro-0": "pro", "pro-1": "pro", "basic-0": "basic"}, 60
     limits = _limits(dice, per_minute, load)
     lengths = (350.0, 0.9, 6_000) if load == "heavy tails" else (400.0, 0.4, 1_500)
     scenario = Scenario(
         seed, load, broken, users, [], limits, lengths, slots=dice.choice((8, 16, 64)),
         schedulers=dice.choice((1, 2, 2)), workers=dice.choice((1, 2)),
     )  # fmt: skip
-    if load in TOKENS_SCARCE:
+    if load == "heavy tails":
         scenario.slots = 64
+    elif load == UNEVEN:
+        scenario.slots, scenario.workers, scenario.lengths = 2, 1, (150.0, 0.4, 3_000)
     _arrivals(dice, scenario, per_minute)
     if broken:
         _break(dice, scenario)
@@ -101,7 +103,7 @@ def scenario_of(seed: int, *, faulty: bool | None = None) -> Scenario:
 
 def _limits(dice: random.Random, per_minute: int, load: str) -> dict[str, float]:
     limits: dict[str, float] = {"requests": per_minute}
-    if load in TOKENS_SCARCE or dice.random() < 0.5:
+    if load in ("heavy tails", UNEVEN) or dice.random() < 0.5:
         # Tokens are the scarcer ones here: the median answer and prompt, a little less often than requests allow.
         limits |= {"input_tokens": per_minute * 450, "output_tokens": per_minute * dice.choice((300, 450, 900))}
     return limits
@@ -113,12 +115,13 @@ def _arrivals(dice: random.Random, scenario: Scenario, per_minute: int) -> None:
     span_s = 60.0 * many / per_minute
     moments = {
         "burst": lambda: dice.uniform(0.0, 0.2),
-        "some ask at length": lambda: dice.uniform(0.0, 0.3),
+        UNEVEN: lambda: dice.uniform(0.0, 0.2),
         "diurnal": lambda: (0.5 + 0.5 * math.sin(dice.uniform(-math.pi / 2, math.pi / 2))) ** 2,
     }.get(scenario.load, dice.random)
     times = sorted(1.0 + span_s * 0.7 * moments() for _ in range(many))
     names = list(scenario.users)
-    crowd = [n for n in names if scenario.users[n] == dice.choice(list(TIERS))] or names[:1]
+    flooding = dice.choice(names)
+    crowd = [name for name in names if scenario.users[name] == scenario.users[flooding]]
     arrivals = scenario.arrivals
     for number, at_s in enumerate(times):
         user = dice.choice(names)
@@ -132,7 +135,7 @@ def _arrivals(dice: random.Random, scenario: Scenario, per_minute: int) -> None:
 def _arrival(dice: random.Random, scenario: Scenario, number: int, at_s: float, user: str) -> Arrival:
     fussy = dice.random() < (0.3 if scenario.faulty else 0.1)
     prompt = f"{scenario.seed}/{number} " + "x" * dice.randint(20, 400)
-    if scenario.load == "some ask at length" and user.endswith("-0"):
+    if scenario.load == UNEVEN and user.endswith("-0"):
         # The first of each tier; their neighbours do not.
         prompt += f" {AT_LENGTH}"
     elif scenario.arrivals and dice.random() < SAME:
@@ -159,7 +162,8 @@ def _break(dice: random.Random, scenario: Scenario) -> None:
         "valkey loses everything": 0.5, "valkey comes back old": 0.4, "valkey restarts": 0.3, "valkey is away": 0.3,
         "valkey stalls": 0.3, "scheduler's sql is away": 0.3, "quota's sql is away": 0.2, "quota is away": 0.3,
         "scheduler is killed": 0.7, "scheduler is stopped": 0.5, "scheduler freezes": 0.5, "quota is killed": 0.3, "worker is killed": 0.6,
-        "worker is stopped": 0.3, "worker freezes": 0.3, "clock steps": 0.4, "valkey's clock steps": 0.2,
+        "worker is stopped": 0.3, "worker freezes": 0.3,
+        "clock steps": 0.4, "valkey's clock steps": 0.2,
         "overload": 0.5, "errors": 0.3, "answers are cut": 0.4, "limits change": 0.2, "tier changes": 0.5,
     }  # fmt: skip
     for what, chance in chances.items():

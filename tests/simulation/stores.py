@@ -1,4 +1,4 @@
-"""The real transactions on a real SQLite in memory, run where they are called: `services.sql.Database` without threads."""
+"""The real transactions on a real SQLite in memory, run where they are called: `sql.Database` without threads."""
 
 from __future__ import annotations
 

@@ -36,14 +36,13 @@ from tests.simulation.faults import Faults
 from tests.simulation.history import History
 from tests.simulation.loop import Dead, OutOfTime, Process, ProcessClock, VirtualLoop, process
 from tests.simulation.network import Network, SimChannel, SimServer
-from tests.simulation.provider import ClaudeApi, Storm, Worker
+from tests.simulation.provider import MODEL, ClaudeApi, Storm, Worker
 from tests.simulation.scenario import Event, Scenario
 from tests.simulation.stores import SimDatabase, engine_on, migrated
 from tests.simulation.users import Gateway
 from tests.simulation.valkey import SimConnection, SimValkey
 
 POOL = "sonnet"
-MODEL = "claude-sonnet-5-5"
 QUIET_AFTER_S = 600.0
 """How long after the last arrival and the last fault all must have ended, were it a queue of an hour's deadlines."""
 STILL_EVERY_S = 5.0
@@ -136,7 +135,9 @@ class World:
             worker.frozen = False
         elif event.what == "clock steps":
             self.skewed = True
-            step_ms = int(self.faults.dice.choice((-1, 1)) * event.for_s * self.faults.dice.choice((100, 1_000, 10_000)))
+            step_ms = int(
+                self.faults.dice.choice((-1, 1)) * event.for_s * self.faults.dice.choice((100, 1_000, 10_000))
+            )
             self.processes[self._whom("scheduler", event)].skew_ms += step_ms
         elif event.what in ("overload", "errors", "answers are cut"):
             status = {"overload": 529, "errors": 500, "answers are cut": 200}[event.what]
@@ -337,7 +338,8 @@ def _patched(world: World) -> Iterator[None]:
             (quota_main, "_prepare_schema", prepared), (quota_main, "SystemClock", clock),
             (quota_main, "open_channel", SimChannel), (quota_main, "Server", SimServer),
             (scheduler_main, "SystemClock", clock), (scheduler_main, "open_channel", SimChannel),
-            (scheduler_main, "Server", SimServer), (scheduler_main, "read_provider", lambda *_: _provider(world.scenario)),
+            (scheduler_main, "Server", SimServer),
+            (scheduler_main, "read_provider", lambda *_: _provider(world.scenario)),
             (generators_module, "open_channel", SimChannel),
             (redis_connection, "UnixDomainSocketConnection", SimConnection),
         ):  # fmt: skip
