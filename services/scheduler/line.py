@@ -13,6 +13,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry as RedisRetry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from services.scheduler.life import LineFull, LineUnavailable, Request, State, TierTerms
@@ -100,7 +101,8 @@ def connect(url: str, identity: Identity | None) -> Redis:
     async def verify(connection: Any) -> None:
         await connection.on_connect()
         if identity is not None and await _run_id(connection) != identity.run_id:
-            raise ConnectionError("another Valkey answers")
+            # Of redis-py's own kind: after any other it keeps the connection, and the next call used it unverified.
+            raise RedisConnectionError("another Valkey answers")
 
     # No retries: a script whose answer was lost may have run.
     pool = BlockingConnectionPool.from_url(
