@@ -33,8 +33,7 @@ if next(limits) == nil then return {1000, 0} end
 local pause = tonumber(bucket.paused_until) or 0
 if pause > now then return {math.min(pause - now, 1000), 0} end
 -- The breaker is open: a single one goes to see whether the provider is back.
-if bucket.breaker_ms then many = math.min(many, 1) end
-many = math.min(many, (in_force(bucket, 'requests_day') or math.huge) - bucket.today)
+many = math.min(many, bucket.breaker_ms and 1 or many, (bucket.a_day or math.huge) - bucket.today)
 
 local room = math.min(tonumber(ARGV[5]), bucket.at_once or math.huge) - redis.call('ZCARD', key('leases'))
 local heads, taken, parked, answer = {}, 0, 0, {wait, capacity.requests == 1 and EVEN_MS or 0}
@@ -64,8 +63,7 @@ while true do
   unqueue(first, true)
   redis.call('ZADD', key('leases'), now + lease_ms, first.id)
   fly(first)
-  -- One that the release before this one put back still has the mark of its last attempt.
-  first.mark = nil
+  first.mark = nil -- The release before this one left that of the last attempt.
   take(bucket, levels, first, input, output)
   if tonumber(first.attempt) == 0 then earn_retries(bucket, limits, 0.1) end
   redis.call('HSET', meta, 'T:' .. first.tier, precise(first.finish),

@@ -2,8 +2,8 @@
 --
 -- A Virtual Token Counter in tags. A user has F, the tag of the last of what they queued, and `waiting`, the cost of
 -- all of it, so S = F - waiting is their service so far. A request's tag is S and the cost of all of the user's own
--- up to and with it, by priority, then acceptance; the smallest tag of a tier goes first. Who had nothing queued
--- starts at V, the smallest S among users who had something that could go.
+-- up to and with it, by priority, then acceptance; the smallest tag of a tier goes first. Who had nothing that could
+-- go starts at V, the smallest S among users who had something that could go.
 local function account(r) return key('user:' .. r.tier .. ':' .. r.user) end
 local function own(r) return key('own:' .. r.tier .. ':' .. r.user) end
 local function field(hash, name) return tonumber(redis.call('HGET', hash, name)) or 0 end
