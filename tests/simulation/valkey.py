@@ -159,9 +159,7 @@ class SimValkey:
 
     def copy(self) -> list[tuple[bytes, bytes]]:
         """All it holds at this moment."""
-        return [
-            (key, self._socket.call(b"DUMP", key)) for key in sorted(self._socket.call(b"KEYS", b"*"))
-        ]
+        return [(key, self._socket.call(b"DUMP", key)) for key in sorted(self._socket.call(b"KEYS", b"*"))]
 
     def come_back_as(self, copy: list[tuple[bytes, bytes]]) -> None:
         """Comes back as it was when `copy` was made."""
