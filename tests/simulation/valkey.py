@@ -206,7 +206,8 @@ class SimValkey:
                 raise RedisConnectionError("the connection is gone")
             return self._execute(connection, commands)
 
-        return await self._through(what, effect)
+        answers: list[Any] = await self._through(what, effect)
+        return answers
 
     async def _through(self, what: str, effect: Any) -> Any:
         return await self._faults.through("valkey", what, effect, RedisConnectionError, twice=False)

@@ -46,6 +46,7 @@ POOL = "sonnet"
 QUIET_AFTER_S = 600.0
 """How long after the last arrival and the last fault all must have ended, were it a queue of an hour's deadlines."""
 STILL_EVERY_S = 5.0
+AFTERWARDS_S = 66.0
 EXPECTED = (Dead, StoreUnavailable, LineUnavailable)
 """What a process may say went wrong while everything around it fails."""
 
@@ -186,7 +187,7 @@ class World:
             if self.loop.time() > s.last_arrival_s and self.loop.time() > s.end_s and not self.moving():
                 self.quiet_s = self.loop.time()
                 # What is told once more, and what expires a minute after its end.
-                await asyncio.sleep(90.0)
+                await asyncio.sleep(AFTERWARDS_S)
                 return not self.moving()
         return False
 
