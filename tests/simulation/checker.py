@@ -16,7 +16,8 @@ from tests.simulation.world import World
 ENDS = ("completed", "failed", "cancelled", "expired")
 MOVES = {
     ("queued", "running"), ("queued", "cancelled"), ("queued", "expired"), ("queued", "completed"),
-    ("queued", "failed"), ("running", "queued"), ("running", "completed"), ("running", "failed"), ("running", "cancelled"),
+    ("queued", "failed"), ("running", "queued"), ("running", "completed"), ("running", "failed"),
+    ("running", "cancelled"),
 }  # fmt: skip
 RESERVATION_MOVES = {
     ("pending", "pending"), ("pending", "counted"), ("pending", "given_back"), ("pending", "absent"),
@@ -81,8 +82,8 @@ def places_are_counted_at_most_once(world: World) -> Iterator[str]:
     }:
         yield f"{request_id} was accepted without a place"
     for day in world.rows("quota", "SELECT * FROM quota_days"):
-        if day["used"] != counted[day["user_id"], day["day"]]:
-            yield f"{day['user_id']} used {day['used']} places of {day['day']}, {counted[day['user_id'], day['day']]} count"
+        if day["used"] != (count := counted[day["user_id"], day["day"]]):
+            yield f"{day['user_id']} used {day['used']} places of {day['day']}, {count} count"
     for row in world.rows("quota", "SELECT * FROM seen_moves ORDER BY number"):
         if (row["old_state"], row["new_state"]) not in RESERVATION_MOVES:
             yield f"the place of {row['request_id']} went from {row['old_state']} to {row['new_state']}"

@@ -22,7 +22,7 @@ from tests.simulation.loop import Process
 BURST_S = {"requests": 1.0}
 """What a full bucket holds; a minute's worth where it is not said."""
 MODEL = "claude-sonnet-5-5"
-AT_LENGTH, LONG = "at length", 5.0
+AT_LENGTH, LONG = "at length", 8.0
 """Prompts that end so get answers that are so much longer."""
 PIECES = 5
 """Parts that an answer comes in: few, for each is an event of the run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.simulation.faults import QUIET, Rates
@@ -71,7 +72,8 @@ class Scenario:
         limits = ", ".join(f"{limit:g} {name}" for name, limit in self.limits.items())
         return (
             f"seed {self.seed}: {self.load}, {len(self.arrivals)} requests of {len(self.users)} users, "
-            f"{limits} a minute, {self.schedulers} schedulers, {self.workers} workers, {'faults' if self.faulty else 'no faults'}"
+            f"{limits} a minute, {self.schedulers} schedulers, {self.workers} workers, "
+            f"{'faults' if self.faulty else 'no faults'}"
         )
 
 
@@ -103,7 +105,9 @@ def scenario_of(seed: int, *, faulty: bool | None = None) -> Scenario:
 
 def _limits(dice: random.Random, per_minute: int, load: str) -> dict[str, float]:
     limits: dict[str, float] = {"requests": per_minute}
-    if load in ("heavy tails", UNEVEN) or dice.random() < 0.5:
+    if load == UNEVEN:
+        limits |= {"output_tokens": per_minute * 150}
+    elif load == "heavy tails" or dice.random() < 0.5:
         # Tokens are the scarcer ones here: the median answer and prompt, a little less often than requests allow.
         limits |= {"input_tokens": per_minute * 450, "output_tokens": per_minute * dice.choice((300, 450, 900))}
     return limits
@@ -113,12 +117,13 @@ def _arrivals(dice: random.Random, scenario: Scenario, per_minute: int) -> None:
     """About as many as go out in a minute and a half, so that a queue forms and is worked off."""
     many = max(12, min(90, int(per_minute * dice.uniform(0.8, 1.6))))
     span_s = 60.0 * many / per_minute
-    moments = {
+    moments: dict[str, Callable[[], float]] = {
         "burst": lambda: dice.uniform(0.0, 0.2),
         UNEVEN: lambda: dice.uniform(0.0, 0.2),
         "diurnal": lambda: (0.5 + 0.5 * math.sin(dice.uniform(-math.pi / 2, math.pi / 2))) ** 2,
-    }.get(scenario.load, dice.random)
-    times = sorted(1.0 + span_s * 0.7 * moments() for _ in range(many))
+    }
+    moment = moments.get(scenario.load, dice.random)
+    times = sorted(1.0 + span_s * 0.7 * moment() for _ in range(many))
     names = list(scenario.users)
     flooding = dice.choice(names)
     crowd = [name for name in names if scenario.users[name] == scenario.users[flooding]]
@@ -161,7 +166,8 @@ def _break(dice: random.Random, scenario: Scenario) -> None:
     chances = {
         "valkey loses everything": 0.5, "valkey comes back old": 0.4, "valkey restarts": 0.3, "valkey is away": 0.3,
         "valkey stalls": 0.3, "scheduler's sql is away": 0.3, "quota's sql is away": 0.2, "quota is away": 0.3,
-        "scheduler is killed": 0.7, "scheduler is stopped": 0.5, "scheduler freezes": 0.5, "quota is killed": 0.3, "worker is killed": 0.6,
+        "scheduler is killed": 0.7, "scheduler is stopped": 0.5, "scheduler freezes": 0.5, "quota is killed": 0.3,
+        "worker is killed": 0.6,
         "worker is stopped": 0.3, "worker freezes": 0.3,
         "clock steps": 0.4, "valkey's clock steps": 0.2,
         "overload": 0.5, "errors": 0.3, "answers are cut": 0.4, "limits change": 0.2, "tier changes": 0.5,

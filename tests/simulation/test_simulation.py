@@ -2,12 +2,30 @@
 
 What runs is production's: the mains of quota and scheduler, their servicers and loops, redis-py and the Lua on a real
 Valkey, the SQL on SQLite, the generated gRPC stubs, the gateway's hub of events. What is replaced stands below them:
-sockets (`valkey.py`, `network.py`), threads (`stores.py`), time (`loop.py`), the Claude API (`provider.py`).
+time (`loop.py`), sockets (`valkey.py`, `network.py`), threads (`stores.py`), the Claude API (`provider.py`). So each
+await of the product is a point where `faults.py` may lose, double, delay or kill; `scenario.py` says what a seed
+stands for, `checker.py` and `order.py` hold what is left against every bold sentence of the design.
 
-A run is a function of its seed: `make sim SEED=7` replays one, `make sim SEEDS=1000` runs many. Each seed runs in a
-process of its own kind (PYTHONHASHSEED is part of a run), so these tests start `python -m tests.simulation`.
+A run is a function of its seed (and of PYTHONHASHSEED, so each test starts `python -m tests.simulation`): `make sim
+SEED=7` replays one, `make sim SEEDS=1000` runs many, and a seed that failed prints its faults and its history.
 
-Broken on purpose, each by itself, and caught (`test_what_is_broken_is_noticed`; the reasons are the checker's words):
+Broken on purpose, each by itself (`mutations.py`), and what noticed it:
+
+    skip the fence                       a cancelled request was completed by an attempt that had been lost
+    begin whatever the state is          cancelled requests ran
+    forget a release                     requests that never ended: leases filled every slot
+    max_tokens as the estimate           0.74 of the output limit was used while work waited
+    drop the outbox row                  answers that nobody paid, places that stayed reserved
+    expire a reservation by time         completed requests whose place had been given to another
+    count whatever was cancelled         a cancelled request that had shown nothing took a place
+    old copy of valkey answers           event numbers that were given twice
+    number events anew after a rebuild   the same, after Valkey had lost everything
+    show what a late worker says         output of an attempt that was over
+    no sweep of leases, missing, untold  requests and ends that stayed for ever
+    no sweep of deadlines                requests that began after their deadline
+    take estimates for the truth         neighbours 157 provider-seconds apart where 71 are allowed
+    serve tiers alike                    tiers 20 provider-seconds a share apart where 12 are allowed
+    send a little faster than allowed    11 of 85 calls refused
 """
 
 from __future__ import annotations
@@ -23,9 +41,11 @@ import pytest
 from tests.simulation.mutations import NAMES
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 32
+SEEDS = 20
 A_TEST = 4
-"""Seeds of one test: about as many seconds."""
+"""Seeds of one test: some ten seconds."""
+GROUPS = 3
+"""Tests that share the mutations: starting a process for each would take as long as its run."""
 
 
 def simulate(*options: str) -> subprocess.CompletedProcess[str]:
@@ -41,14 +61,15 @@ def test_every_promise_holds_in_every_seed(first: int) -> None:
 
 
 def test_a_seed_replays_exactly() -> None:
-    digests = [re.findall(r"^digest .*$", simulate("--seeds", "5-6", "--digests").stdout, re.MULTILINE) for _ in "ab"]
-    assert len(digests[0]) == 2
+    """In another process, too: the history's hash is the same."""
+    digests = [re.findall(r"^digest .*$", simulate("--seeds", "5", "--digests").stdout, re.MULTILINE) for _ in "ab"]
+    assert len(digests[0]) == 1
     assert digests[0] == digests[1]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_is_broken_is_noticed(name: str) -> None:
-    done = simulate("--seeds", "0-11", "--mutation", name, "--brief")
-    assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
-    assert done.returncode == 1, f"nobody noticed: {name}"
-    assert "BROKEN" in done.stdout
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_what_is_broken_is_noticed(group: int) -> None:
+    names = NAMES[group::GROUPS]
+    done = simulate("--noticed", *names)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("noticed: ") == len(names)

@@ -80,8 +80,10 @@ class Gateway:
         self.sent: list[Sent] = []
         self._faults = faults
         self._dice = dice
-        self._quota: Any = QuotaServiceStub(SimChannel("quota"))
-        self._scheduler: Any = SchedulerServiceStub(SimChannel("scheduler"))
+        to_quota: Any = SimChannel("quota")
+        to_scheduler: Any = SimChannel("scheduler")
+        self._quota: Any = QuotaServiceStub(to_quota)
+        self._scheduler: Any = SchedulerServiceStub(to_scheduler)
         replay = self._scheduler.Replay
         self._hub = Hub(self._scheduler.Watch, replay, Links("http://sim"), ProcessClock(faults.loop, owner))
 

@@ -159,9 +159,7 @@ class SimValkey:
 
     def copy(self) -> list[tuple[bytes, bytes]]:
         """All it holds at this moment."""
-        return [
-            (key, self._socket.call(b"DUMP", key)) for key in sorted(self._socket.call(b"KEYS", b"*"))
-        ]
+        return [(key, self._socket.call(b"DUMP", key)) for key in sorted(self._socket.call(b"KEYS", b"*"))]
 
     def come_back_as(self, copy: list[tuple[bytes, bytes]]) -> None:
         """Comes back as it was when `copy` was made."""
@@ -208,7 +206,8 @@ class SimValkey:
                 raise RedisConnectionError("the connection is gone")
             return self._execute(connection, commands)
 
-        return await self._through(what, effect)
+        answers: list[Any] = await self._through(what, effect)
+        return answers
 
     async def _through(self, what: str, effect: Any) -> Any:
         return await self._faults.through("valkey", what, effect, RedisConnectionError, twice=False)

@@ -46,6 +46,7 @@ POOL = "sonnet"
 QUIET_AFTER_S = 600.0
 """How long after the last arrival and the last fault all must have ended, were it a queue of an hour's deadlines."""
 STILL_EVERY_S = 5.0
+AFTERWARDS_S = 66.0
 EXPECTED = (Dead, StoreUnavailable, LineUnavailable)
 """What a process may say went wrong while everything around it fails."""
 
@@ -93,10 +94,13 @@ class World:
         life.skew_ms = self.processes[name].skew_ms if name in self.processes else 0
         self.processes[name], self.stopping[name] = life, asyncio.Event()
         self.lives += 1
-        life.on_death.append(lambda: self.loop.call_later(self.faults.dice.uniform(0.3, 6.0), self._again, life, serve))
+        life.on_death.append(lambda: self._later(life, serve))
         with life.current():
             task = life.spawn(serve(self.stopping[name]))
         task.add_done_callback(lambda done: self._over(life, done, serve))
+
+    def _later(self, life: Process, serve: Any) -> None:
+        self.loop.call_later(self.faults.dice.uniform(0.3, 6.0), self._again, life, serve)
 
     def _again(self, life: Process, serve: Any) -> None:
         if self.processes[life.name] is life:
@@ -183,7 +187,7 @@ class World:
             if self.loop.time() > s.last_arrival_s and self.loop.time() > s.end_s and not self.moving():
                 self.quiet_s = self.loop.time()
                 # What is told once more, and what expires a minute after its end.
-                await asyncio.sleep(90.0)
+                await asyncio.sleep(AFTERWARDS_S)
                 return not self.moving()
         return False
 
@@ -285,7 +289,7 @@ def _serving_quota(world: World) -> Callable[[asyncio.Event], Coroutine[Any, Any
 
 def _serving_worker(world: World, name: str) -> Callable[[asyncio.Event], Coroutine[Any, Any, None]]:
     async def serve(stopping: asyncio.Event) -> None:
-        server = SimServer([], lambda _: None)
+        server: Any = SimServer([], lambda _: None)
         worker = world.workers[name] = Worker(world.api, process(), world.scenario.slots)
         add_GeneratorServiceServicer_to_server(worker, server.grpc)
         await server.start(name)
