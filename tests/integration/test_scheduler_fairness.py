@@ -199,6 +199,26 @@ async def test_what_is_cancelled_in_the_queue_costs_its_user_nothing(line: Valke
         assert difference <= 2 * world.largest + world.in_flight(ahead)
 
 
+async def test_newcomers_with_cheaper_requests_do_not_keep_a_dear_one_waiting(line: ValkeyLine) -> None:
+    """Each user's first goes in the order of arrival, whatever it costs; broken once: tags that include their own cost."""
+    rows = [
+        replace(
+            a_request(), request_id=f"req_{n:03d}", user_id=f"user{n}", pool=POOL, estimated_input_tokens=0,
+            estimated_output_tokens=ESTIMATE * (20 if n == 5 else 1), max_tokens=100_000,
+        )
+        for n in range(60)
+    ]  # fmt: skip
+    order: list[str] = []
+    for row in rows:
+        await line.place(POOL, [row])
+        # Slower than they come.
+        assert line.virtual_now_ms is not None
+        line.virtual_now_ms += 300
+        order += [request_id for request_id, _ in (await line.dispatch(POOL, 1, None)).request_ids]
+    assert len(order) > 10
+    assert order == [row.request_id for row in rows][: len(order)]
+
+
 async def test_counters_come_back_to_nothing(line: ValkeyLine, valkey: ValkeyServer) -> None:
     world, length = World(line, 5), {"a": LONG, "b": SHORT}
     for _ in range(20):

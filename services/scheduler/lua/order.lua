@@ -48,6 +48,7 @@ end
 local function queue(r, not_before, new)
   local user = user_of(r)
   if new then user.F = lifted_F(r, user) end
+  local begins = user.F
   if redis.call('ZADD', own(r), r.rank, r.id) == 1 then
     user.waiting = user.waiting + r.cost
     if new then user.F = user.F + r.cost end
@@ -56,7 +57,7 @@ local function queue(r, not_before, new)
   redis.call('EXPIRE', account(r), 172800)
   redis.call('EXPIRE', own(r), 172800)
   if new and redis.call('ZREVRANGE', own(r), 0, 0)[1] == r.id then
-    r.tag = precise(user.F)
+    r.tag = precise(begins)
     redis.call('HSET', key('req:' .. r.id), 'tag', r.tag)
   else
     retag(r)

@@ -1,9 +1,10 @@
 -- What users of a tier have been served; follows pool.lua in every script. It has no KEYS or ARGV of its own.
 --
--- A Virtual Token Counter in tags. A user has F, the tag of the last of what they queued, and `waiting`, the cost of
--- all of it, so S = F - waiting is their service so far. A request's tag is S and the cost of all of the user's own
--- up to and with it, by priority, then acceptance; the smallest tag of a tier goes first. Who had nothing that could
--- go starts at V, the smallest S among users who had something that could go.
+-- A Virtual Token Counter in tags. A user has F, what they will have been served once all they queued is, and
+-- `waiting`, the cost of all of it, so S = F - waiting is their service so far. A request's tag is S and the cost of
+-- the user's own before it, by priority, then acceptance; the smallest tag of a tier goes first, of equals the one
+-- that came first. Who had nothing that could go starts at V, the smallest S among users who had.
+-- (With its own cost in its tag a request that is dearer than others never went while newcomers kept coming.)
 local function account(r) return key('user:' .. r.tier .. ':' .. r.user) end
 local function own(r) return key('own:' .. r.tier .. ':' .. r.user) end
 local function field(hash, name) return tonumber(redis.call('HGET', hash, name)) or 0 end
@@ -32,9 +33,9 @@ local function retag(r)
   local tag = service(r)
   for _, id in ipairs(redis.call('ZRANGE', own(r), 0, -1)) do
     local other = redis.call('HMGET', key('req:' .. id), 'cost', 'member')
-    tag = tag + (tonumber(other[1]) or 0)
     redis.call('HSET', key('req:' .. id), 'tag', precise(tag))
     redis.call('ZADD', key('line:' .. r.tier), 'XX', precise(tag), other[2])
+    tag = tag + (tonumber(other[1]) or 0)
   end
   list_user(r)
 end
