@@ -13,8 +13,6 @@ ROUNDED_MS = 100
 """Waits are told in whole tenths of a second: more would be false precision."""
 MAX_WAIT_MS = 7 * 86_400_000
 """Estimates stay finite: beyond a week the figure says nothing."""
-DRIFT = 1.5
-"""Costs that changed by less since they were placed are the noise of what is learned: the speed makes up for them."""
 DEFAULT_MEAN_MS = 8_000.0
 """Length of an attempt before the first was seen."""
 SPEED_S = 300.0
@@ -26,6 +24,8 @@ RATE_WEIGHT = 0.15
 """Of each slot of arrivals: the last minutes decide."""
 RATE_JUMP = 2.0
 """A slot counts as at most so many times what was usual: a burst is no stream."""
+MEMORY_S = (300.0, 3_600.0)
+"""What comes is expected to go on coming for as long as it was seen to, within these bounds."""
 GAP_S = 15.0
 """Two looks further apart say nothing of what was between them."""
 _ROUNDS = 30
@@ -54,7 +54,7 @@ class TierView:
     queued_cost: float
     """Sum of the costs of what is queued, in provider-seconds."""
     arrived: tuple[float, ...]
-    """Cost of all that was ever placed, by the eighth of the line where it entered; the ninth: last of all."""
+    """Cost of all that was ever placed, by class: how deep in the line it entered (under 1, 1 to 2, 3 to 6 ...)."""
     along: Along | None
 
 
@@ -100,6 +100,8 @@ class Spot:
     tier: str
     rank: int
     """0 is next of its tier."""
+    depth: float
+    """How many turns it stands behind one of a user who comes now."""
     cost: float
     not_before_ms: int
 
@@ -132,7 +134,7 @@ def _tier(told: Mapping[str, Any]) -> TierView:
 
 def read_spot(found: Mapping[str, Any]) -> Spot:
     """A place of view.lua."""
-    return Spot(found["tier"], found["rank"], found["cost"], int(found.get("not_before") or 0))
+    return Spot(found["tier"], found["rank"], found["depth"], found["cost"], int(found.get("not_before") or 0))
 
 
 @dataclass
@@ -143,19 +145,29 @@ class Learned:
     served_s: float = 0.0
     busy_s: float = 0.0
     rates: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    """Provider-seconds that arrive a second, by tier and by the eighth of the line where they enter."""
+    """Provider-seconds that arrive a second, by tier and class."""
+    since_s: dict[str, float] = field(default_factory=dict)
+    """For how long a tier was seen to send about as much."""
     _slot: PoolView | None = None
     _slots: int = 0
+
+    def memory_s(self, tier: str) -> float:
+        """For how long it will probably go on."""
+        least, most = MEMORY_S
+        return min(most, self._slots * RATE_SLOT_S + 1, max(least, self.since_s.get(tier, 0.0)))
 
     def rate(self, tier: str) -> float:
         """All that a tier sends."""
         return sum(self.rates.get(tier, ()))
 
-    def overtaking(self, tier: str, part: float) -> float:
-        """What of its tier overtakes a request that has `part` of the line ahead, on its whole way to the front."""
-        # Of those that enter in an eighth: as long as it is still further back.
-        ways = ((rate, (i + 0.5) / 8) for i, rate in enumerate(self.rates.get(tier, ())[:8]))
-        return sum(rate * (1 - where / part) for rate, where in ways if where < part)
+    def overtaking(self, tier: str, depth: float) -> float:
+        """What of its tier overtakes a request so deep in line, on its whole way to the front.
+
+        Users take turns, so what enters at no depth goes before one at another's second turn as long as that waits,
+        and what enters at the third turn before one at the sixth during half of its way.
+        """
+        rates = enumerate(self.rates.get(tier, ()))
+        return math.fsum(rate * (1 - (2**of - 1) / depth) for of, rate in rates if 2**of - 1 < depth)
 
     @property
     def speed(self) -> float:
@@ -195,6 +207,7 @@ class Learned:
             # 0.02: what one that never sent anything may jump to.
             most = RATE_JUMP * max(sum(usual), 0.02) if self._slots > 1 else sum(seen)
             part = min(1.0, most / max(sum(seen), 1e-9))
+            self.since_s[name] = self.since_s.get(name, 0.0) + seconds if part == 1.0 else 0.0
             self.rates[name] = tuple(u + weight * (s * part - u) for u, s in zip(usual, seen, strict=True))
 
 
@@ -207,8 +220,21 @@ def drift_of(view: PoolView) -> float:
     """What is queued at today's limits, over what it was thought to cost when it was placed."""
     known = [(t.queued_cost, t.along.drift) for t in view.tiers.values() if t.along and t.queued]
     total = sum(cost for cost, _ in known)
-    drift = sum(cost * drift for cost, drift in known) / total if total > 0 else 1.0
-    return drift if not 1 / DRIFT < drift < DRIFT else 1.0
+    return sum(cost * drift for cost, drift in known) / total if total > 0 else 1.0
+
+
+@dataclass(frozen=True)
+class Sending:
+    """What comes of a tier."""
+
+    rate: float
+    """Provider-seconds a second."""
+    memory_s: float
+    """For how long that will probably go on."""
+
+    def within(self, wait_s: float) -> float:
+        """Provider-seconds that come in so much time."""
+        return self.rate * self.memory_s * (1 - math.exp(-wait_s / self.memory_s))
 
 
 @dataclass(frozen=True)
@@ -218,20 +244,21 @@ class Ahead:
     position: int
     own: float
     """Cost of its own tier's, itself included."""
-    overtaking: float
-    """What of its own tier comes and goes first, a second."""
+    overtaking: Sending
+    """What of its own tier comes and goes first."""
     share: float
-    lead: float
-    """What its tier's time is now."""
-    others: tuple[tuple[float, float, float, float], ...]
-    """For each other tier: its time now, its share, cost it has queued, cost it sends a second."""
+    time: float
+    """What its tier's is now."""
+    others: tuple[tuple[float, float, float, Sending], ...]
+    """For each other tier: its time now, its share, cost it has queued, what it sends."""
 
     def cost(self, wait_s: float) -> float:
         """All of it, if so much time passes."""
-        own = self.own + self.overtaking * wait_s
-        finish = self.lead + own / self.share
+        own = self.own + self.overtaking.within(wait_s)
+        finish = self.time + own / self.share
         return own + sum(
-            min(max(0.0, (finish - time) * share), queued + rate * wait_s) for time, share, queued, rate in self.others
+            min(max(0.0, (finish - time) * share), queued + sending.within(wait_s))
+            for time, share, queued, sending in self.others
         )
 
 
@@ -254,11 +281,11 @@ def ahead_of(view: PoolView, whole: PoolView, learned: Learned, spot: Spot) -> A
     own = mine.along.cost_of_first(spot.rank) + spot.cost
     finish = mine.virtual_time + own / mine.share
     others = tuple(
-        (t.virtual_time, t.share, view.tiers[name].queued_cost, learned.rate(name))
+        (t.virtual_time, t.share, view.tiers[name].queued_cost, Sending(learned.rate(name), learned.memory_s(name)))
         for name, t in tiers.items()
         if name != spot.tier
     )
-    overtaking = learned.overtaking(spot.tier, spot.rank / max(1, mine.queued))
+    overtaking = Sending(learned.overtaking(spot.tier, spot.depth), learned.memory_s(spot.tier))
     position = position_of(tiers, spot.tier, spot.rank, finish)
     return Ahead(position, own, overtaking, mine.share, mine.virtual_time, others)
 

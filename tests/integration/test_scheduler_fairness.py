@@ -200,7 +200,7 @@ async def test_what_is_cancelled_in_the_queue_costs_its_user_nothing(line: Valke
 
 
 async def test_newcomers_with_cheaper_requests_do_not_keep_a_dear_one_waiting(line: ValkeyLine) -> None:
-    """Each user's first goes in the order of arrival, whatever it costs; broken once: tags that include their own cost."""
+    """Each user's first goes in the order of arrival; broken once: with tags that include a request's own cost."""
     rows = [
         replace(
             a_request(), request_id=f"req_{n:03d}", user_id=f"user{n}", pool=POOL, estimated_input_tokens=0,

@@ -20,6 +20,14 @@ local function learn(bucket, name, value)
   redis.call('HSET', key('bucket'), name, precise(mean + (value - mean) / n), 'n:' .. name, n)
 end
 
+-- Waits are told by the mean of some five hundred: what they add up is what many answers need, not the next.
+local function learn_output(bucket, name, value)
+  learn(bucket, name, value)
+  local n = math.min(500, (tonumber(bucket['n:long:' .. name]) or 0) + 1)
+  local mean = tonumber(bucket['long:' .. name]) or value
+  redis.call('HSET', key('bucket'), 'long:' .. name, precise(mean + (value - mean) / n), 'n:long:' .. name, n)
+end
+
 land(r)
 if r.member then
   leave(r)
@@ -36,8 +44,8 @@ if r.member then
   if ARGV[10] == '1' and output then
     succeeded(bucket)
     repay(bucket, limits, r)
-    learn(bucket, 'mean_output', output)
-    if r.kind then learn(bucket, 'mean_output:' .. r.kind, output) end
+    learn_output(bucket, 'mean_output', output)
+    if r.kind then learn_output(bucket, 'mean_output:' .. r.kind, output) end
     if took_ms then learn(bucket, 'mean_ms', took_ms) end
     if r.mark and tonumber(r.input) > 0 then learn(bucket, 'input_ratio', math.min(5, math.max(0.2, input / r.input))) end
   end

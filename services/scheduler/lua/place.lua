@@ -10,12 +10,11 @@ local bucket, _, limits = load_bucket()
 local placed, wake, floor, tiers = 0, false, ARGV[#ARGV], {}
 local sequence = redis.call('HINCRBY', meta, 'sequence', (#ARGV - 3) / 12) - (#ARGV - 3) / 12
 
--- How much comes, by how far along the line it enters, in eighths (8: last of all): what that overtakes waits longer.
+-- How much comes, by how deep in the line (see service.lua) it enters: less than one turn, 1 to 2, 3 to 6, 7 to 14 ...
+-- What is deeper is overtaken by it.
 local function count_arrival(r)
-  local line = key('line:' .. r.tier)
-  local rank, queued = redis.call('ZRANK', line, r.member) or 0, redis.call('ZCARD', line)
-  local eighth = rank + 1 >= queued and 8 or math.floor(8 * rank / queued)
-  redis.call('HINCRBYFLOAT', meta, 'arrived:' .. r.tier .. ':' .. eighth, r.cost)
+  local class = math.min(7, math.floor(math.log(depth(r) + 1) / math.log(2)))
+  redis.call('HINCRBYFLOAT', meta, 'arrived:' .. r.tier .. ':' .. class, r.cost)
 end
 
 for i = 3, #ARGV - 1, 12 do

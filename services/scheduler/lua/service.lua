@@ -49,3 +49,9 @@ local function correct(r, difference)
   add(meta, 'T:' .. r.tier, difference / math.max(1, field(meta, 'share:' .. r.tier)))
   retag(r)
 end
+
+-- How many turns, of what its tier's requests cost on average, a request stands behind one of a user who comes now.
+local function depth(r)
+  local mean = field(meta, 'sum:' .. r.tier) / math.max(1, redis.call('ZCARD', key('line:' .. r.tier)))
+  return math.max(0, r.tag - field(meta, 'V:' .. r.tier)) / math.max(mean, r.cost, 1e-9)
+end

@@ -5,13 +5,15 @@
 -- ARGV[8..]  ids
 -- Returns JSON: {now, V, tiers: {tier: {T, share, queued, sum, arrived, along?}}, limits, levels, bucket, running,
 -- backing_off, concurrency?, asked?: place, places: [place or false for one that is not in line]}.
--- A place is {tier, rank (0 is next), cost, not_before?}; along is in `along` below. T and costs of heads are text:
+-- A place is {tier, rank (0 is next), depth, cost, not_before?}; along is in `along` below. T and costs of heads are text:
 -- JSON's numbers have 14 digits here, and the order of equals would be lost.
 local HEADS, FIRST, STRATA, BLOCK = 400, 100, 16, 16
 local bucket, levels, limits = load_bucket()
+-- The bucket with what was learned of very many answers in the place of what was learned of the last.
+local lasting = {}
+for name, value in pairs(bucket) do lasting[name] = bucket['long:' .. name] or value end
 
--- {ids: of the first 100, costs: of the first 400, strata: 16 of all behind, each {its last rank + 1, mean cost of
--- those looked at}, now, then: cost of some heads at today's limits and as they were placed}
+-- {ids: of the first 100, costs: of the first 400, strata: 16 of all behind, each {its last rank + 1, its mean cost}, now, then: cost of some heads by what is known today, and as they were placed}
 local function along(tier)
   local line, found = key('line:' .. tier), {ids = {}, costs = {}, strata = {}, now = 0, ['then'] = 0}
   local function cost(member) return redis.call('HGET', key('req:' .. string.sub(member, 13)), 'cost') end
@@ -21,7 +23,7 @@ local function along(tier)
     if i <= BLOCK then
       local r = read(found.ids[i])
       if r.member then
-        found.now, found['then'] = found.now + cost_of(bucket, limits, expected(bucket, r)), found['then'] + r.cost
+        found.now, found['then'] = found.now + cost_of(bucket, limits, expected(lasting, r)), found['then'] + r.cost
       end
     end
   end
@@ -37,26 +39,21 @@ local function along(tier)
   return found
 end
 
--- Cost of all that ever came, by the eighth of the line where it entered.
-local function arrived(tier)
-  local sums = {}
-  for eighth = 0, 8 do sums[eighth + 1] = field(meta, 'arrived:' .. tier .. ':' .. eighth) end
-  return sums
-end
-
 local tiers = {}
 for _, tier in ipairs(redis.call('SMEMBERS', key('tiers'))) do
   tiers[tier] = {T = precise(field(meta, 'T:' .. tier)), share = math.max(1, field(meta, 'share:' .. tier)),
-    sum = field(meta, 'sum:' .. tier), arrived = arrived(tier),
+    sum = field(meta, 'sum:' .. tier), arrived = {},
     queued = redis.call('ZCARD', key('line:' .. tier)), along = ARGV[3] ~= '' and along(tier) or nil}
+  for class = 1, 8 do tiers[tier].arrived[class] = field(meta, 'arrived:' .. tier .. ':' .. class - 1) end
 end
 
 local asked
 if ARGV[5] ~= '' then
   local r = {user = ARGV[4], tier = ARGV[5], input = ARGV[6], output = ARGV[7]}
   r.cost = cost_of(bucket, limits, expected(bucket, r))
-  local tag = precise(lifted_F(r, user_of(r)) + r.cost)
-  asked = {tier = r.tier, cost = r.cost, rank = redis.call('ZCOUNT', key('line:' .. r.tier), '-inf', tag)}
+  r.tag = lifted_F(r, user_of(r))
+  asked = {tier = r.tier, cost = r.cost, depth = depth(r),
+    rank = redis.call('ZCOUNT', key('line:' .. r.tier), '-inf', precise(r.tag))}
 end
 
 local places = {}
@@ -66,7 +63,10 @@ for i = 8, #ARGV do
   local not_before = r.member and not rank and (redis.call('ZSCORE', key('backoff'), r.id)
     or r.work and redis.call('ZSCORE', key('behind:' .. r.work), r.id))
   if not_before then rank = redis.call('ZCOUNT', key('line:' .. r.tier), '-inf', '(' .. r.tag) end
-  if rank then place = {tier = r.tier, rank = rank, cost = tonumber(r.cost), not_before = tonumber(not_before)} end
+  if rank then
+    place = {tier = r.tier, rank = rank, cost = tonumber(r.cost), not_before = tonumber(not_before),
+      depth = depth(r)}
+  end
   table.insert(places, place)
 end
 return cjson.encode({now = now, V = field(meta, 'V'), tiers = tiers, limits = limits, levels = levels, bucket = bucket,
