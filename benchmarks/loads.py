@@ -86,7 +86,7 @@ def diurnal(dice: random.Random, per_second: float) -> list[Arrival]:
 
 
 def flood(dice: random.Random, per_second: float) -> list[Arrival]:
-    """Others go on at half of capacity; for ten minutes newcomers of the free tier send twice what is left, one each."""
+    """Others go on at half of capacity; for ten minutes newcomers of the free tier send twice the rest, one each."""
     sent = [arrival(dice, at) for at in poisson(dice, 1_800, lambda _: 0.5 * per_second, per_second)]
     crowd = poisson(dice, 600, lambda _: per_second, per_second)
     return sent + [replace(arrival(dice, 300_000 + at, "free"), user=f"crowd{n}") for n, at in enumerate(crowd)]

@@ -20,6 +20,8 @@ SPEED_S = 300.0
 TRUSTED_S = 20.0
 """The limits themselves count as this many seconds of experience."""
 RATE_SLOT_S = 30.0
+RATE_SLOTS = 4
+"""Of arrivals, before they say anything."""
 RATE_WEIGHT = 0.15
 """Of each slot of arrivals: the last minutes decide."""
 RATE_JUMP = 2.0
@@ -154,7 +156,8 @@ class Learned:
     def memory_s(self, tier: str) -> float:
         """For how long it will probably go on."""
         least, most = MEMORY_S
-        return min(most, self._slots * RATE_SLOT_S + 1, max(least, self.since_s.get(tier, 0.0)))
+        # Who has just begun to look does not know what is usual.
+        return 1.0 if self._slots < RATE_SLOTS else min(most, max(least, self.since_s.get(tier, 0.0)))
 
     def rate(self, tier: str) -> float:
         """All that a tier sends."""

@@ -13,7 +13,8 @@ local bucket, levels, limits = load_bucket()
 local lasting = {}
 for name, value in pairs(bucket) do lasting[name] = bucket['long:' .. name] or value end
 
--- {ids: of the first 100, costs: of the first 400, strata: 16 of all behind, each {its last rank + 1, its mean cost}, now, then: cost of some heads by what is known today, and as they were placed}
+-- {ids: of the first 100, costs: of the first 400, strata: 16 of all behind, each {its last rank + 1, its mean cost},
+-- now, then: cost of some heads by what is known today, and as they were placed}
 local function along(tier)
   local line, found = key('line:' .. tier), {ids = {}, costs = {}, strata = {}, now = 0, ['then'] = 0}
   local function cost(member) return redis.call('HGET', key('req:' .. string.sub(member, 13)), 'cost') end
