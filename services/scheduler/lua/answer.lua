@@ -47,6 +47,9 @@ if #news > 0 then bucket, levels, limits, capacity = load_bucket() end
 answered(bucket, r)
 local mark = r.mark and cjson.decode(r.mark)
 for dim, pair in pairs(mark and named or {}) do if levels[dim] then correct_level(mark, dim, pair[1], pair[2]) end end
+-- The provider does not count what it refuses.
+local refusal = ARGV[5] == 'refused' or ARGV[5] == 'ramp'
+if refusal and levels.requests then levels.requests = math.min(capacity.requests, levels.requests + 1) end
 if mark then save(bucket, levels) end
 
 if ARGV[5] == 'begun' then

@@ -13,16 +13,17 @@ if r.closed then
   return tonumber(r.seq)
 end
 
--- Of the first answers the mean, then weighted 0.05: some twenty decide, so that one long answer does not.
-local function learn(bucket, name, value)
-  local n = math.min(20, (tonumber(bucket['n:' .. name]) or 0) + 1)
-  local mean = tonumber(bucket[name]) or value
+-- Of the first answers the mean, then weighted 0.05: some twenty decide, so that one long answer does not. What was
+-- assumed before the first counts as three: after one of 25 tokens fifty of 1,000 went at once.
+local function learn(bucket, name, value, assumed)
+  local n = math.min(20, (tonumber(bucket['n:' .. name]) or (assumed and 3 or 0)) + 1)
+  local mean = tonumber(bucket[name]) or assumed or value
   redis.call('HSET', key('bucket'), name, precise(mean + (value - mean) / n), 'n:' .. name, n)
 end
 
 -- Waits are told by the mean of some five hundred: what they add up is what many answers need, not the next.
 local function learn_output(bucket, name, value)
-  learn(bucket, name, value)
+  learn(bucket, name, value, tonumber(bucket.mean_output) or tonumber(r.output))
   local n = math.min(500, (tonumber(bucket['n:long:' .. name]) or 0) + 1)
   local mean = tonumber(bucket['long:' .. name]) or value
   redis.call('HSET', key('bucket'), 'long:' .. name, precise(mean + (value - mean) / n), 'n:long:' .. name, n)

@@ -13,9 +13,9 @@ local function in_force(bucket, name)
 end
 
 -- A little slower than the limit, so that jitter on the way cannot squeeze two calls into one refill: where a bucket
--- holds one call (120 a minute and fewer) the margin is all there is, 15 ms at 60 a minute. Above, the half second that
--- the provider's bucket holds and ours does not takes up the jitter.
-local function pace(limit) return limit <= 120 and 0.985 or 0.998 end
+-- holds one call (120 a minute and fewer) the margin is all there is, 36 ms or 1.5%. Above, the half second that the
+-- provider's bucket holds and ours does not takes up the jitter.
+local function pace(limit) return limit <= 120 and math.max(0.985, 1 - 0.0006 * limit) or 0.998 end
 
 -- Our part of a key that others use too (1: all of it). It grows slowly for 20 s after a cut, then fast: what made
 -- the cut necessary is met again soon if it is still there, and forgotten soon if it is gone.
