@@ -70,6 +70,7 @@ def test_a_seed_replays_exactly() -> None:
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_what_is_broken_is_noticed(group: int) -> None:
     names = NAMES[group::GROUPS]
+    # Each where it is needed: `--control` shows that the same runs break nothing by themselves.
     done = simulate("--noticed", *names)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("noticed: ") == len(names)
