@@ -74,12 +74,16 @@ def ones_own_keep_their_order(world: World) -> Iterator[str]:
         by_user[one.user].append(one)
     sent_s = {sent.request_id: sent.begun_s for sent in world.gateway.sent}
     told_s = {sent.request_id: sent.accepted_s for sent in world.gateway.sent if sent.accepted_s is not None}
+    sent_prompt = {sent.request_id: sent.arrival.prompt for sent in world.gateway.sent}
+    prompts = Counter(arrival.prompt for arrival in world.scenario.arrivals)
     for own in by_user.values():
         for begun_first, other in itertools.combinations(own, 2):
             first = (-other.priority, other.acceptance) < (-begun_first.priority, begun_first.acceptance)
             # Of two sent at once nobody can say which came first; who waited for an answer knows.
             waited = told_s.get(other.request_id, math.inf) < sent_s[begun_first.request_id]
-            in_line = told_s.get(other.request_id, math.inf) + SLACK_S < begun_first.begun_s
+            # What is parked behind an equal one is not in line.
+            parked = prompts[sent_prompt[other.request_id]] > 1
+            in_line = not parked and told_s.get(other.request_id, math.inf) + SLACK_S < begun_first.begun_s
             if first and in_line and (waited or other.priority > begun_first.priority):
                 yield f"{begun_first.request_id} of {other.user} overtook {other.request_id}"
 

@@ -63,6 +63,8 @@ class Scenario:
     begin_s: float = 0.0
     end_s: float = 0.0
     """Between them single calls fail."""
+    patience_s: float = 600.0
+    """How long after the last arrival and the last fault all must have ended, a queue of minutes included."""
 
     @property
     def last_arrival_s(self) -> float:

@@ -43,8 +43,6 @@ from tests.simulation.users import Gateway
 from tests.simulation.valkey import SimConnection, SimValkey
 
 POOL = "sonnet"
-QUIET_AFTER_S = 600.0
-"""How long after the last arrival and the last fault all must have ended, were it a queue of an hour's deadlines."""
 STILL_EVERY_S = 5.0
 AFTERWARDS_S = 66.0
 EXPECTED = (Dead, StoreUnavailable, LineUnavailable)
@@ -181,7 +179,7 @@ class World:
     async def until_quiet(self) -> bool:
         """Whether everything came to rest in time."""
         s = self.scenario
-        end_s = max(s.last_arrival_s, s.end_s) + QUIET_AFTER_S
+        end_s = max(s.last_arrival_s, s.end_s) + s.patience_s
         while self.loop.time() < end_s:
             await asyncio.sleep(STILL_EVERY_S)
             if self.loop.time() > s.last_arrival_s and self.loop.time() > s.end_s and not self.moving():
@@ -228,7 +226,7 @@ def run(scenario: Scenario, valkey_socket: Path, folder: Path) -> World:
 def _run(world: World) -> None:
     loop = world.loop
     loop.set_exception_handler(lambda _, context: _unforeseen(world, context))
-    loop.end_at(10 * QUIET_AFTER_S)
+    loop.end_at(10 * world.scenario.patience_s)
     try:
         loop.run_until_complete(_all(world))
     except OutOfTime as error:
