@@ -133,7 +133,8 @@ def the_scarcest_limit_is_used(world: World) -> Iterator[str]:
         used = {}
         for name, limit in world.api.limits.items():
             # And one more: a whole number of calls never fills a time to its end.
-            need = sum(_need(name, call) for call in within) * (1 + 1 / max(1, len(within)))
+            needs = [_need(name, call) for call in within] or [0]
+            need = sum(needs) + max(needs)
             used[name] = need * 60 / (limit * (end_s - begin_s))
         scarcest = max(used, key=lambda name: used[name] / USED[name])
         if used[scarcest] < USED[scarcest]:
@@ -153,6 +154,9 @@ def equals_cost_one_call(world: World) -> Iterator[str]:
 
 def everything_is_tried_once(world: World) -> Iterator[str]:
     """Where nothing fails, nothing is tried again."""
+    if world.scenario.schedulers > 1 and world.scenario.workers > 1:
+        # Replicas share all slots, but each balances the workers by its own attempts: one may be full for the other.
+        return
     refused = sum(call.status == 429 for call in world.api.calls)
     for row in world.rows("scheduler", "SELECT request_id, attempt FROM scheduler_requests WHERE attempt > 1"):
         if row["attempt"] > 1 + refused:
