@@ -123,7 +123,9 @@ BREAKS: dict[str, Break] = {
     "no sweep of deadlines": _instead(Sweeps, "deadlines", _nothing),
     "take estimates for the truth": _script("service.lua", "if difference == 0 then return end", "do return end"),
     "serve tiers alike": _script("dispatch.lua", "math.max(1, field(meta, 'share:' .. tier))", "1"),
-    "send a little faster than allowed": _script("limits.lua", "limit <= 120 and 0.985 or 0.998", "1.1"),
+    "send a little faster than allowed": _script(
+        "limits.lua", "local function pace(limit)", "local function pace(limit) do return 1.1 end"
+    ),
 }
 NAMES = tuple(BREAKS)
 

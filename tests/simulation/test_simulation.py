@@ -19,7 +19,7 @@ Broken on purpose, each by itself (`mutations.py`), and what noticed it:
     expire a reservation by time         completed requests whose place had been given to another
     count whatever was cancelled         a cancelled request that had shown nothing took a place
     old copy of valkey answers           event numbers that were given twice
-    number events anew after a rebuild   the same, after Valkey had lost everything
+    number events anew after a rebuild   users who were never told the end: its number was one they had seen
     show what a late worker says         output of an attempt that was over
     no sweep of leases, missing, untold  requests and ends that stayed for ever
     no sweep of deadlines                requests that began after their deadline
