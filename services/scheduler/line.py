@@ -137,7 +137,7 @@ class ValkeyLine:
         for r in requests:
             arguments += [r.request_id, r.tier, r.share, r.user_id, r.estimated_input_tokens]
             arguments += [r.estimated_output_tokens, r.diagram_type, r.max_tokens, r.attempt, r.not_before_ms]
-            arguments += [r.priority, r.cache_key or ""]
+            arguments += [r.priority, r.cache_key or "", r.acceptance]
         return int(await self._run("place", pool, *arguments, self.identity.floor))
 
     async def dispatch(self, pool: str, many: int, slots: int | None) -> Dispatched:

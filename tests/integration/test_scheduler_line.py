@@ -61,6 +61,13 @@ async def test_first_in_first_out_within_a_user(line: ValkeyLine) -> None:
     assert await drain_order(line, 100) == [f"req_{n:04d}" for n in range(20)]
 
 
+async def test_what_was_accepted_first_goes_first_though_it_came_into_line_second(line: ValkeyLine) -> None:
+    first, second = replace(request(2), acceptance=1), replace(request(1), acceptance=2)
+    await line.place(POOL, [second])
+    await line.place(POOL, [first])
+    assert await drain_order(line, 9) == [first.request_id, second.request_id]
+
+
 async def test_placing_twice_changes_nothing(line: ValkeyLine) -> None:
     assert await line.place(POOL, [request(1), request(2)]) == 2
     assert await line.place(POOL, [request(2), request(1)]) == 0

@@ -1,14 +1,14 @@
 -- Puts accepted requests in line, each among its user's own by priority, then acceptance. Repeatable: one that is in
 -- line, backing off, leased or ended already is left alone. May be refused at maxmemory (the sweep repeats it).
 -- KEYS[1], ARGV[1..2]  see pool.lua
--- ARGV[3..]  twelve for each request: id, tier, share, user, estimated input tokens, estimated output tokens, kind, most
+-- ARGV[3..]  thirteen for each request: id, tier, share, user, estimated input tokens, estimated output tokens, kind, most
 --            output tokens, attempts begun so far, not_before in ms (0: at once), priority (-10 to 10, higher first),
---            what it has in common with its equals ('': it has none)
+--            what it has in common with its equals ('': it has none), number of its acceptance
 -- ARGV's last  the number below every event number of this epoch
 -- Returns the number of requests placed.
 local bucket, _, limits = load_bucket()
 local placed, wake, floor, tiers = 0, false, ARGV[#ARGV], {}
-local sequence = redis.call('HINCRBY', meta, 'sequence', (#ARGV - 3) / 12) - (#ARGV - 3) / 12
+local sequence = redis.call('HINCRBY', meta, 'sequence', (#ARGV - 3) / 13) - (#ARGV - 3) / 13
 
 -- How much comes, by how deep in the line (see service.lua) it enters: less than one turn, 1 to 2, 3 to 6, 7 to 14 ...
 -- What is deeper is overtaken by it.
@@ -17,7 +17,7 @@ local function count_arrival(r)
   redis.call('HINCRBYFLOAT', meta, 'arrived:' .. r.tier .. ':' .. class, r.cost)
 end
 
-for i = 3, #ARGV - 1, 12 do
+for i = 3, #ARGV - 1, 13 do
   local r = redis.call('EXISTS', key('req:' .. ARGV[i])) == 1 and read(ARGV[i]) or {id = ARGV[i]}
   if not r.closed and not (r.member and held(r)) then
     -- One that SQL says is queued and that is known and nowhere: begin anew.
@@ -27,7 +27,8 @@ for i = 3, #ARGV - 1, 12 do
     r.cost = precise(cost_of(bucket, limits, expected(bucket, r)))
     -- A sequence number first, so that equal tags keep the order of arrival.
     r.member = string.format('%012d', sequence) .. r.id
-    r.rank = precise(sequence - tonumber(ARGV[i + 10]) * 1e12)
+    -- By acceptance, not by arrival here: what was accepted first may come here second.
+    r.rank = precise(ARGV[i + 12] - tonumber(ARGV[i + 10]) * 1e12)
     -- Its attempt is never lowered: the caller's row may be older than what was seen here.
     r.attempt = math.max(tonumber(r.attempt) or 0, tonumber(ARGV[i + 8]))
     r.work = ARGV[i + 11] ~= '' and ARGV[i + 11] or nil
