@@ -7,14 +7,15 @@
 -- ARGV's last  the number below every event number of this epoch
 -- Returns the number of requests placed.
 local bucket, _, limits = load_bucket()
-local placed, wake, floor, tiers = 0, false, ARGV[#ARGV], {}
+local placed, wake, floor, tiers, came = 0, false, ARGV[#ARGV], {}, {}
 local sequence = redis.call('HINCRBY', meta, 'sequence', (#ARGV - 3) / 13) - (#ARGV - 3) / 13
 
 -- How much comes, by how deep in the line (see service.lua) it enters: less than one turn, 1 to 2, 3 to 6, 7 to 14 ...
 -- What is deeper is overtaken by it.
 local function count_arrival(r)
   local class = math.min(7, math.floor(math.log(depth(r) + 1) / math.log(2)))
-  redis.call('HINCRBYFLOAT', meta, 'arrived:' .. r.tier .. ':' .. class, r.cost)
+  local name = 'arrived:' .. r.tier .. ':' .. class
+  came[name] = (came[name] or 0) + r.cost
 end
 
 for i = 3, #ARGV - 1, 13 do
@@ -47,5 +48,6 @@ for i = 3, #ARGV - 1, 13 do
     wake = wake or (redis.call('ZRANK', key('line:' .. r.tier), r.member) or 0) == 0
   end
 end
+for name, cost in pairs(came) do redis.call('HINCRBYFLOAT', meta, name, precise(cost)) end
 if wake then redis.call('PUBLISH', base .. 'wake', placed) end
 return placed

@@ -50,8 +50,7 @@ local function correct(r, difference)
   retag(r)
 end
 
--- How many turns, of what its tier's requests cost on average, a request stands behind one of a user who comes now.
+-- How many turns of its own cost a request stands behind one of a user who comes now.
 local function depth(r)
-  local mean = field(meta, 'sum:' .. r.tier) / math.max(1, redis.call('ZCARD', key('line:' .. r.tier)))
-  return math.max(0, r.tag - field(meta, 'V:' .. r.tier)) / math.max(mean, r.cost, 1e-9)
+  return math.max(0, r.tag - field(meta, 'V:' .. r.tier)) / math.max(r.cost, 1e-9)
 end
