@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from services.scheduler.line import Identity, connect
@@ -156,7 +157,7 @@ async def test_calls_behind_a_server_that_hangs_fail_with_the_first(own_valkey: 
 
 async def test_the_identity_is_proved_before_anything_is_sent(valkey: ValkeyServer) -> None:
     client = connect(valkey.url, Identity(1, "another"))
-    with pytest.raises(ConnectionError, match="another Valkey"):
+    with pytest.raises(RedisConnectionError, match="another Valkey"):
         await Scripts(client, TEXTS, timeout_s=5.0).run("count", "n")
     await client.aclose()
     assert valkey.client().get("n") is None
