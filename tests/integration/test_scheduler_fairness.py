@@ -219,6 +219,23 @@ async def test_newcomers_with_cheaper_requests_do_not_keep_a_dear_one_waiting(li
     assert order == [row.request_id for row in rows][: len(order)]
 
 
+async def test_newcomers_without_end_do_not_keep_one_waiting_who_was_served_before(line: ValkeyLine) -> None:
+    """Each second two new users come and one is served; broken once: with V as the smallest service it never went."""
+    world, count = World(line, 2, slots=1), 0
+    length: dict[str, tuple[int, int]] = defaultdict(lambda: (ESTIMATE, ESTIMATE))
+    for _ in range(30):
+        await world.send("regular")
+        await world.step(length)
+    await world.send("regular")
+    before = len(world.order)
+    while "regular" not in world.order[before:] and count < 600:
+        for _ in range(2):
+            count += 1
+            await world.send(f"new{count}")
+        await world.step(length)
+    assert count < 600, "nobody starves"
+
+
 async def test_counters_come_back_to_nothing(line: ValkeyLine, valkey: ValkeyServer) -> None:
     world, length = World(line, 5), {"a": LONG, "b": SHORT}
     for _ in range(20):

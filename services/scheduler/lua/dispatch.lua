@@ -58,7 +58,7 @@ while true do
   local input, output = expected(bucket, first)
   local short_ms = until_there_is(needs(input, output), bucket, levels, limits, capacity)
   if short_ms > 0 then answer[1] = math.ceil(short_ms) break end
-  raise_V(first.tier)
+  raise_V(first.tier, first.cost)
   leave(first)
   unqueue(first, true)
   redis.call('ZADD', key('leases'), now + lease_ms, first.id)

@@ -3,7 +3,7 @@
 -- A Virtual Token Counter in tags. A user has F, what they will have been served once all they queued is, and
 -- `waiting`, the cost of all of it, so S = F - waiting is their service so far. A request's tag is S and the cost of
 -- the user's own before it, by priority, then acceptance; the smallest tag of a tier goes first, of equals the one
--- that came first. Who had nothing that could go starts at V, the smallest S among users who had.
+-- that came first. Who had nothing that could go starts at V (see raise_V).
 -- (With its own cost in its tag a request that is dearer than others never went while newcomers kept coming.)
 local function account(r) return key('user:' .. r.tier .. ':' .. r.user) end
 local function own(r) return key('own:' .. r.tier .. ':' .. r.user) end
@@ -22,10 +22,16 @@ local function list_user(r, user)
   else redis.call('ZREM', key('users:' .. r.tier), r.user) end
 end
 
--- Raises V to the smallest service of those who could go now; it never falls.
-local function raise_V(tier)
-  local least = redis.call('ZRANGE', key('users:' .. tier), 0, 0, 'WITHSCORES')[2]
-  if least and tonumber(least) > field(meta, 'V:' .. tier) then redis.call('HSET', meta, 'V:' .. tier, least) end
+-- V is what a user who was always there would have been served: it grows by each request's cost over the users who
+-- have something that could go, between their smallest service and their largest, and never falls. (As the smallest
+-- alone it stood still while newcomers kept coming, and who was served before waited for all of them.)
+local function raise_V(tier, cost)
+  local users = key('users:' .. tier)
+  local least = tonumber(redis.call('ZRANGE', users, 0, 0, 'WITHSCORES')[2])
+  if not least then return end
+  local most, V = tonumber(redis.call('ZREVRANGE', users, 0, 0, 'WITHSCORES')[2]), field(meta, 'V:' .. tier)
+  local risen = math.max(least, math.min(most, V + cost / redis.call('ZCARD', users)))
+  if risen > V then redis.call('HSET', meta, 'V:' .. tier, precise(risen)) end
 end
 
 -- Gives all of a user's queued requests their tags anew: O(k log n), k = what that user has queued.
