@@ -20,8 +20,8 @@ local function correct_level(mark, dim, limit, left)
   local rounding = dim == 'requests' and 1 or 500
   local since, refilled = bucket['sent:' .. dim] - mark[dim], math.max(0, now - mark.at) * limit / 60000
   local high, low = left + rounding + math.max(0, refilled - since), left - rounding - since - mark['open:' .. dim]
-  -- The half second that takes up the jitter (see limits.lua) is not ours to spend.
-  low = low - limit / 120
+  -- Half of the half second that takes up the jitter (see limits.lua) is not ours to spend.
+  low = low - limit / 240
   -- After a ramp limit the provider has room and yet wants less.
   if bucket.part < 1 and bucket.ramp == '1' then low = -math.huge end
   if dim ~= 'output_tokens' and dim ~= 'tokens' then
