@@ -28,7 +28,7 @@ def find_server() -> str:
 def command(server: str, socket: Path, data: Path) -> tuple[str, ...]:
     """Its command line: a socket only we can open, and nothing kept on disk.
 
-    A restart has a new run id, after which the order is made anew from SQL whatever was kept: keeping it cost 45% of
+    A restart has a new run id, after which the order is made anew from SQL whatever was kept: keeping it cost 42% of
     Valkey's time, and words that were erased stayed in the file.
     """
     options = {
