@@ -7,6 +7,8 @@ import time
 from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
 
+DAY_MS = 86_400_000
+
 
 class Clock(Protocol):
     """What code may know of time."""

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 from services.pricing import PriceList, Tokens
 from services.scheduler.generators import Delta, Used
-from services.scheduler.life import Request, Turn, add
+from services.scheduler.life import CHARACTERS_A_TOKEN, Request, Turn, add
 
-CHARACTERS_A_TOKEN = 3.5
 GROWTH = 0.25
 """An answer that is longer than assumed takes more from the buckets each time it has grown by this part of that."""
 

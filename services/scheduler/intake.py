@@ -13,7 +13,16 @@ from typing import Any
 
 from services.clock import Clock
 from services.pricing import PriceList
-from services.scheduler.life import LineUnavailable, Refused, Request, Requests, State, Submission, TierTerms
+from services.scheduler.life import (
+    CHARACTERS_A_TOKEN,
+    LineUnavailable,
+    Refused,
+    Request,
+    Requests,
+    State,
+    Submission,
+    TierTerms,
+)
 from services.scheduler.line import ValkeyLine
 from services.scheduler.places import Places
 from services.scheduler.providers import Provider
@@ -25,7 +34,6 @@ log = logging.getLogger(__name__)
 
 PROMPT_CHARACTERS = 100_000
 MAX_TOKENS = 32_768
-CHARACTERS_A_TOKEN = 3.5
 TEMPLATE_TOKENS = 400
 """What a prompt template adds to the user's words, roughly; settled to the real figure afterwards."""
 FIRST_OUTPUT_TOKENS = 600

@@ -24,6 +24,9 @@ from typing import Protocol
 
 from services.pricing import Tokens
 
+CHARACTERS_A_TOKEN = 3.5
+"""Of text, roughly: estimates are settled to what was counted."""
+
 
 class State(StrEnum):
     """Where a request is. The values are what SQL holds."""

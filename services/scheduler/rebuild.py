@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Connection, select, update
 
-from services.clock import Clock
+from services.clock import DAY_MS, Clock
 from services.scheduler.life import LineFull, LineUnavailable, Request, Requests, State
 from services.scheduler.line import Identity, ValkeyLine, base_key, connect
 from services.scheduler.tables import identity as identity_table
@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 LOCK_MS = 30_000
 """A rebuild of 100,000 requests takes a few seconds; after this long another replica may begin anew."""
 BATCH = 500
-DAY_MS = 86_400_000
 
 
 class IdentityStore(Protocol):

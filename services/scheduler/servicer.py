@@ -14,7 +14,7 @@ from headgate.scheduler.v1 import scheduler_pb2 as pb
 from headgate.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 
 from services import telemetry
-from services.clock import Clock
+from services.clock import DAY_MS, Clock
 from services.rpc.status import Refusal, refusal_of
 from services.scheduler import messages
 from services.scheduler.intake import Intake, Models, Work, terms_of, work_hash
@@ -30,7 +30,6 @@ SERVICE = "headgate.scheduler.v1.SchedulerService"
 DOMAIN = "scheduler.headgate"
 MOST_ITEMS = 500
 MOST_WATCHED = 1_000
-DAY_MS = 86_400_000
 CODES = {
     "CONCURRENCY_LIMIT_EXCEEDED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "QUEUE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from services.clock import Clock
+from services.clock import DAY_MS, Clock
 from services.pricing import PriceList, Tokens
 from services.scheduler.attempts import Attempts
 from services.scheduler.life import LineUnavailable, Request, Requests, Retry, State, Turn
@@ -22,7 +22,6 @@ LEASES_MS = 2_000
 DEADLINES_MS = 1_000
 MISSING_MS = 10_000
 PURGE_MS = 600_000
-DAY_MS = 86_400_000
 SETTLED_AGE_MS = 10_000
 """Younger rows may still be on their way from SQL to Valkey."""
 TELLING_MS = 3_000

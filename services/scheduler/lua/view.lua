@@ -72,4 +72,4 @@ for i = 8, #ARGV do
 end
 return cjson.encode({now = now, V = field(meta, 'V'), tiers = tiers, limits = limits, levels = levels, bucket = bucket,
   running = redis.call('ZCARD', key('leases')), backing_off = redis.call('ZCARD', key('backoff')), asked = asked,
-  places = places, concurrency = in_force(bucket, 'concurrency')})
+  places = places, concurrency = bucket.at_once})

@@ -15,15 +15,14 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from services.pricing import PriceList, Tokens
-from services.scheduler.course import CHARACTERS_A_TOKEN, Course
+from services.scheduler.course import Course
 from services.scheduler.dispatcher import BATCH
-from services.scheduler.life import Request, State
+from services.scheduler.intake import FIRST_OUTPUT_TOKENS
+from services.scheduler.life import CHARACTERS_A_TOKEN, Request, State
 from services.scheduler.line import Identity, ValkeyLine, base_key, connect
 from services.scheduler.places import LOOK_MS, Places
 from services.scheduler.waits import Place
 
-FIRST_OUTPUT_TOKENS = 600
-"""Estimate of an answer before the first was seen, as `intake.py` has it."""
 PLACED = 500
 """By one call of the script."""
 START_MS = 1_000_000_000_000
