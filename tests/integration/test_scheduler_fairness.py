@@ -15,25 +15,19 @@ import pytest
 
 from services.scheduler import line as line_module
 from services.scheduler.life import Request
-from services.scheduler.line import Identity, ValkeyLine
+from services.scheduler.line import ValkeyLine
+from tests.servers.line import POOL, virtual_line
 from tests.servers.valkey import ValkeyServer
 from tests.unit.test_scheduler_outcomes import a_request
 
-POOL = "sonnet"
 TOKENS_A_MINUTE = 60_000
 ESTIMATE = 500
 
 
 @pytest.fixture
 async def line(valkey: ValkeyServer) -> AsyncIterator[ValkeyLine]:
-    identity = Identity(1, valkey.client().info("server")["run_id"])
-    client = line_module.connect(valkey.url, identity)
-    line = ValkeyLine(client, identity, virtual_now_ms=1_000_000)
-    valkey.client().hset(f"{line_module.base_key(POOL)}meta", "epoch", "1")
-    await line.set_limits(POOL, "plan", {"tokens": TOKENS_A_MINUTE})
-    await line.dispatch(POOL, 0, None)
-    yield line
-    await client.aclose()
+    async with virtual_line(valkey, tokens=TOKENS_A_MINUTE) as line:
+        yield line
 
 
 def cost(tokens: int) -> float:

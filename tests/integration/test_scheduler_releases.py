@@ -6,30 +6,17 @@ default.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
 from headgate.generator.v1 import generator_pb2 as gen
 from headgate.scheduler.v1 import scheduler_pb2 as pb
 
 from services.templates import VERSION
 from tests.servers.crowd import crowd, slowly
-from tests.servers.postgres import PostgresServer
 from tests.servers.replicas import released, replica
-from tests.servers.scheduler import migrate, running_scheduler, sqlite_url, started, used
+from tests.servers.scheduler import running_scheduler, sqlite_url, started, used
 from tests.servers.valkey import ValkeyServer
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield sqlite_url(tmp_path)
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    name = server.cloned("scheduler_template", migrate)
-    yield server.url(name)
-    server.drop(name)
 
 
 async def test_both_releases_serve_the_same_line(database_url: str, tmp_path: Path, valkey: ValkeyServer) -> None:

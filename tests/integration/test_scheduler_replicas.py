@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
-import pytest
 from headgate.generator.v1 import generator_pb2 as gen
 from headgate.scheduler.v1 import scheduler_pb2 as pb
 
@@ -23,13 +22,11 @@ from services.scheduler.life import Retry
 from services.scheduler.line import LEASE_MS, Identity, ValkeyLine, base_key, connect
 from services.scheduler.store import SqlRequests
 from tests.servers.crowd import Load, crowd, slowly, until
-from tests.servers.postgres import PostgresServer
 from tests.servers.replicas import replica
 from tests.servers.scheduler import (
     Scheduler,
     drawn,
     draws,
-    migrate,
     running_scheduler,
     second_replica,
     sqlite_url,
@@ -39,17 +36,6 @@ from tests.servers.scheduler import (
 from tests.servers.valkey import ValkeyServer
 
 POOL = "sonnet"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield sqlite_url(tmp_path)
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    name = server.cloned("scheduler_template", migrate)
-    yield server.url(name)
-    server.drop(name)
 
 
 async def test_two_replicas_share_the_work(database_url: str, tmp_path: Path, valkey: ValkeyServer) -> None:

@@ -8,7 +8,7 @@ adopt.lua.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,11 @@ from headgate.generator.v1 import generator_pb2 as gen
 from headgate.scheduler.v1 import scheduler_pb2 as pb
 
 from services.scheduler.line import base_key
-from tests.servers.postgres import PostgresServer
 from tests.servers.scheduler import (
     SOURCE,
     Scheduler,
     drawn,
     draws,
-    migrate,
     running_scheduler,
     second_replica,
     sqlite_url,
@@ -36,17 +34,6 @@ from tests.servers.valkey import ValkeyServer
 
 MANY = 100
 POOL = "sonnet"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield sqlite_url(tmp_path)
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    name = server.cloned("scheduler_template", migrate)
-    yield server.url(name)
-    server.drop(name)
 
 
 class Door:
