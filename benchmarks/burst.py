@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = [_ours(options.timeline)]
     if not options.without_peers:
-        rows += [_peer(peer, options.peers_venv) for peer in PEERS]
+        rows += [_peer(peer, options.peers_venv.absolute()) for peer in PEERS]
     title = f"{REQUESTS} requests at once at {PER_MINUTE:,} a minute, ideal {IDEAL_S:.0f} s"
     report.publish(options.write, "burst", title, HEADS, rows)
 
