@@ -236,6 +236,13 @@ class Settlement:
     turns: tuple[Turn, ...]
     pool: str
     traceparent: str
+    day: str
+    tier: str
+    model: str
+    completed: bool
+    cached: bool
+    saved_nano_usd: int
+    """What the answer had cost that it was given."""
 
 
 def accepted(s: Submission, terms: TierTerms, now_ms: int) -> Request:

@@ -118,6 +118,13 @@ def settlement(value: Settlement) -> quota.Settlement:
         counted=value.counted,
         final=value.final,
         charges=[_charge(value.kind, turn) for turn in value.turns],
+        day=value.day,
+        tier=value.tier,
+        completed=value.completed,
+        cached=value.cached,
+        saved_nano_usd=value.saved_nano_usd,
+        kind=value.kind,
+        model=value.model,
     )
 
 

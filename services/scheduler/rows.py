@@ -53,5 +53,6 @@ def settlement(row: Request, turns: Sequence[Turn] = (), *, final: bool, counted
     return {
         "request_id": row.request_id, "user_id": row.user_id, "final": final, "counted": counted,
         "kind": row.diagram_type, "turns": msgspec.json.encode(list(turns)).decode(),
-        "pool": row.pool, "traceparent": row.traceparent,
+        "pool": row.pool, "traceparent": row.traceparent, "day": row.day, "tier": row.tier, "model": row.model,
+        "completed": final and row.state is State.COMPLETED, "cached": final and row.cached,
     }  # fmt: skip

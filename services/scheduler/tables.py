@@ -88,6 +88,8 @@ users = Table(
     Column("version", BigInteger, nullable=False),
     Column("share", Integer, nullable=False),
     Column("outstanding", Integer, nullable=False),
+    # Cost at which a day's dispatch of the user's requests stops; NULL: no limit.
+    Column("spend_nano_usd_per_day", BigInteger),
 )
 
 tombstones = Table(
@@ -111,7 +113,69 @@ outbox = Table(
     Column("pool", String(64), nullable=False),
     Column("traceparent", String(64), nullable=False),
     Column("refused", Boolean, nullable=False, server_default=false()),
+    # Defaults of the database: the release before this one writes rows without them.
+    Column("day", String(10), nullable=False, server_default=""),
+    Column("tier", String(64), nullable=False, server_default=""),
+    Column("model", String(128), nullable=False, server_default=""),
+    Column("completed", Boolean, nullable=False, server_default=false()),
+    Column("cached", Boolean, nullable=False, server_default=false()),
+    Column("saved_nano_usd", BigInteger, nullable=False, server_default="0"),
     sqlite_autoincrement=True,
+)
+
+# The provider plan that was switched to; no row: that of the environment.
+provider = Table(
+    "scheduler_provider",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),
+    Column("plan", String(64), nullable=False),
+    # JSON: a list of [pool ("" for all), dimension, limit].
+    Column("overrides", Text, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("changed_ms", BigInteger, nullable=False),
+)
+
+# What operators changed here, until quota's audit has it.
+audit_outbox = Table(
+    "scheduler_audit_outbox",
+    metadata,
+    Column("number", ROW_NUMBER, primary_key=True, autoincrement=True),
+    Column("audit_id", String(64), nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject", String(200), nullable=False),
+    Column("old", Text, nullable=False),
+    Column("new", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# How much of each limit was used at most, by hour: what capacity is told from.
+capacity = Table(
+    "scheduler_capacity",
+    metadata,
+    Column("pool", String(64), primary_key=True),
+    Column("dimension", String(32), primary_key=True),
+    # Since 1970.
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("peak", BigInteger, nullable=False),
+    Column("limit_then", BigInteger, nullable=False),
+    Column("refusals", BigInteger, nullable=False),
+)
+
+# What the owner was or is to be told of.
+alerts = Table(
+    "scheduler_alerts",
+    metadata,
+    Column("subject", String(200), primary_key=True),
+    Column("message", Text, nullable=False),
+    Column("raised_ms", BigInteger, nullable=False),
+    # NULL while it lasts.
+    Column("ended_ms", BigInteger),
+    # Of the webhook; NULL once it was taken or given up.
+    Column("send_ms", BigInteger),
+    Column("tries", Integer, nullable=False, server_default="0"),
 )
 
 identity = Table(

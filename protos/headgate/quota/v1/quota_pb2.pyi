@@ -23,6 +23,14 @@ class ReservationState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RESERVATION_STATE_COUNTED: _ClassVar[ReservationState]
     RESERVATION_STATE_GIVEN_BACK: _ClassVar[ReservationState]
     RESERVATION_STATE_ABSENT: _ClassVar[ReservationState]
+
+class Limit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LIMIT_UNSPECIFIED: _ClassVar[Limit]
+    LIMIT_REQUESTS_PER_DAY: _ClassVar[Limit]
+    LIMIT_REQUESTS_PER_MINUTE: _ClassVar[Limit]
+    LIMIT_TOKENS_PER_DAY: _ClassVar[Limit]
+    LIMIT_SPEND_PER_MONTH: _ClassVar[Limit]
 USER_STATUS_UNSPECIFIED: UserStatus
 USER_STATUS_ACTIVE: UserStatus
 USER_STATUS_SUSPENDED: UserStatus
@@ -31,6 +39,11 @@ RESERVATION_STATE_PENDING: ReservationState
 RESERVATION_STATE_COUNTED: ReservationState
 RESERVATION_STATE_GIVEN_BACK: ReservationState
 RESERVATION_STATE_ABSENT: ReservationState
+LIMIT_UNSPECIFIED: Limit
+LIMIT_REQUESTS_PER_DAY: Limit
+LIMIT_REQUESTS_PER_MINUTE: Limit
+LIMIT_TOKENS_PER_DAY: Limit
+LIMIT_SPEND_PER_MONTH: Limit
 
 class Caller(_message.Message):
     __slots__ = ("api_key", "user_id", "create_if_missing")
@@ -59,23 +72,43 @@ class AuthenticateResponse(_message.Message):
     def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., tier: _Optional[_Union[Tier, _Mapping]] = ..., key_id: _Optional[str] = ...) -> None: ...
 
 class User(_message.Message):
-    __slots__ = ("user_id", "email", "tier", "tier_version", "status", "create_time")
+    __slots__ = ("user_id", "email", "tier", "tier_version", "status", "create_time", "limits")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     EMAIL_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
     TIER_VERSION_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     email: str
     tier: str
     tier_version: int
     status: UserStatus
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, user_id: _Optional[str] = ..., email: _Optional[str] = ..., tier: _Optional[str] = ..., tier_version: _Optional[int] = ..., status: _Optional[_Union[UserStatus, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    limits: UserLimits
+    def __init__(self, user_id: _Optional[str] = ..., email: _Optional[str] = ..., tier: _Optional[str] = ..., tier_version: _Optional[int] = ..., status: _Optional[_Union[UserStatus, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., limits: _Optional[_Union[UserLimits, _Mapping]] = ...) -> None: ...
+
+class UserLimits(_message.Message):
+    __slots__ = ("requests_per_day", "outstanding", "price_nano_usd_per_month", "requests_per_minute", "tokens_per_day", "spend_nano_usd_per_month", "spend_nano_usd_per_day")
+    REQUESTS_PER_DAY_FIELD_NUMBER: _ClassVar[int]
+    OUTSTANDING_FIELD_NUMBER: _ClassVar[int]
+    PRICE_NANO_USD_PER_MONTH_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_DAY_FIELD_NUMBER: _ClassVar[int]
+    SPEND_NANO_USD_PER_MONTH_FIELD_NUMBER: _ClassVar[int]
+    SPEND_NANO_USD_PER_DAY_FIELD_NUMBER: _ClassVar[int]
+    requests_per_day: int
+    outstanding: int
+    price_nano_usd_per_month: int
+    requests_per_minute: int
+    tokens_per_day: int
+    spend_nano_usd_per_month: int
+    spend_nano_usd_per_day: int
+    def __init__(self, requests_per_day: _Optional[int] = ..., outstanding: _Optional[int] = ..., price_nano_usd_per_month: _Optional[int] = ..., requests_per_minute: _Optional[int] = ..., tokens_per_day: _Optional[int] = ..., spend_nano_usd_per_month: _Optional[int] = ..., spend_nano_usd_per_day: _Optional[int] = ...) -> None: ...
 
 class Tier(_message.Message):
-    __slots__ = ("name", "title", "requests_per_day", "outstanding", "share", "price_nano_usd_per_month", "price", "models", "all_models", "upgrade_url")
+    __slots__ = ("name", "title", "requests_per_day", "outstanding", "share", "price_nano_usd_per_month", "price", "models", "all_models", "upgrade_url", "requests_per_minute", "tokens_per_day", "spend_nano_usd_per_month", "spend_nano_usd_per_day")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_PER_DAY_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +119,10 @@ class Tier(_message.Message):
     MODELS_FIELD_NUMBER: _ClassVar[int]
     ALL_MODELS_FIELD_NUMBER: _ClassVar[int]
     UPGRADE_URL_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_DAY_FIELD_NUMBER: _ClassVar[int]
+    SPEND_NANO_USD_PER_MONTH_FIELD_NUMBER: _ClassVar[int]
+    SPEND_NANO_USD_PER_DAY_FIELD_NUMBER: _ClassVar[int]
     name: str
     title: str
     requests_per_day: int
@@ -96,7 +133,11 @@ class Tier(_message.Message):
     models: _containers.RepeatedScalarFieldContainer[str]
     all_models: bool
     upgrade_url: str
-    def __init__(self, name: _Optional[str] = ..., title: _Optional[str] = ..., requests_per_day: _Optional[int] = ..., outstanding: _Optional[int] = ..., share: _Optional[int] = ..., price_nano_usd_per_month: _Optional[int] = ..., price: _Optional[str] = ..., models: _Optional[_Iterable[str]] = ..., all_models: _Optional[bool] = ..., upgrade_url: _Optional[str] = ...) -> None: ...
+    requests_per_minute: int
+    tokens_per_day: int
+    spend_nano_usd_per_month: int
+    spend_nano_usd_per_day: int
+    def __init__(self, name: _Optional[str] = ..., title: _Optional[str] = ..., requests_per_day: _Optional[int] = ..., outstanding: _Optional[int] = ..., share: _Optional[int] = ..., price_nano_usd_per_month: _Optional[int] = ..., price: _Optional[str] = ..., models: _Optional[_Iterable[str]] = ..., all_models: _Optional[bool] = ..., upgrade_url: _Optional[str] = ..., requests_per_minute: _Optional[int] = ..., tokens_per_day: _Optional[int] = ..., spend_nano_usd_per_month: _Optional[int] = ..., spend_nano_usd_per_day: _Optional[int] = ...) -> None: ...
 
 class ReserveRequest(_message.Message):
     __slots__ = ("caller", "request_id", "idempotency_key")
@@ -145,14 +186,22 @@ class DayUsage(_message.Message):
     def __init__(self, used: _Optional[int] = ..., limit: _Optional[int] = ..., reset_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class LimitExceeded(_message.Message):
-    __slots__ = ("usage", "tier", "next_tier")
+    __slots__ = ("usage", "tier", "next_tier", "limit", "used", "most", "reset_time")
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
     NEXT_TIER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    RESET_TIME_FIELD_NUMBER: _ClassVar[int]
     usage: DayUsage
     tier: Tier
     next_tier: Tier
-    def __init__(self, usage: _Optional[_Union[DayUsage, _Mapping]] = ..., tier: _Optional[_Union[Tier, _Mapping]] = ..., next_tier: _Optional[_Union[Tier, _Mapping]] = ...) -> None: ...
+    limit: Limit
+    used: int
+    most: int
+    reset_time: _timestamp_pb2.Timestamp
+    def __init__(self, usage: _Optional[_Union[DayUsage, _Mapping]] = ..., tier: _Optional[_Union[Tier, _Mapping]] = ..., next_tier: _Optional[_Union[Tier, _Mapping]] = ..., limit: _Optional[_Union[Limit, str]] = ..., used: _Optional[int] = ..., most: _Optional[int] = ..., reset_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ResolveRequest(_message.Message):
     __slots__ = ("request_id", "generation")
@@ -175,18 +224,32 @@ class SettleRequest(_message.Message):
     def __init__(self, settlements: _Optional[_Iterable[_Union[Settlement, _Mapping]]] = ...) -> None: ...
 
 class Settlement(_message.Message):
-    __slots__ = ("request_id", "user_id", "counted", "final", "charges")
+    __slots__ = ("request_id", "user_id", "counted", "final", "charges", "day", "tier", "completed", "cached", "saved_nano_usd", "kind", "model")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     COUNTED_FIELD_NUMBER: _ClassVar[int]
     FINAL_FIELD_NUMBER: _ClassVar[int]
     CHARGES_FIELD_NUMBER: _ClassVar[int]
+    DAY_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    COMPLETED_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
+    SAVED_NANO_USD_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     user_id: str
     counted: bool
     final: bool
     charges: _containers.RepeatedCompositeFieldContainer[Charge]
-    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., counted: _Optional[bool] = ..., final: _Optional[bool] = ..., charges: _Optional[_Iterable[_Union[Charge, _Mapping]]] = ...) -> None: ...
+    day: str
+    tier: str
+    completed: bool
+    cached: bool
+    saved_nano_usd: int
+    kind: str
+    model: str
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., counted: _Optional[bool] = ..., final: _Optional[bool] = ..., charges: _Optional[_Iterable[_Union[Charge, _Mapping]]] = ..., day: _Optional[str] = ..., tier: _Optional[str] = ..., completed: _Optional[bool] = ..., cached: _Optional[bool] = ..., saved_nano_usd: _Optional[int] = ..., kind: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
 
 class Charge(_message.Message):
     __slots__ = ("attempt", "turn", "model", "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_5m_input_tokens", "cache_write_1h_input_tokens", "cost_nano_usd", "estimated", "end_time", "kind")
@@ -301,6 +364,24 @@ class SetUserTierResponse(_message.Message):
     user: User
     previous_tier: str
     def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., previous_tier: _Optional[str] = ...) -> None: ...
+
+class SetUserLimitsRequest(_message.Message):
+    __slots__ = ("user_id", "limits", "actor", "fields")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    limits: UserLimits
+    actor: str
+    fields: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, user_id: _Optional[str] = ..., limits: _Optional[_Union[UserLimits, _Mapping]] = ..., actor: _Optional[str] = ..., fields: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SetUserLimitsResponse(_message.Message):
+    __slots__ = ("user",)
+    USER_FIELD_NUMBER: _ClassVar[int]
+    user: User
+    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ...) -> None: ...
 
 class SetUserStatusRequest(_message.Message):
     __slots__ = ("user_id", "status", "actor")

@@ -85,6 +85,11 @@ class QuotaServiceStub:
                 request_serializer=headgate_dot_quota_dot_v1_dot_quota__pb2.SetUserTierRequest.SerializeToString,
                 response_deserializer=headgate_dot_quota_dot_v1_dot_quota__pb2.SetUserTierResponse.FromString,
                 _registered_method=True)
+        self.SetUserLimits = channel.unary_unary(
+                '/headgate.quota.v1.QuotaService/SetUserLimits',
+                request_serializer=headgate_dot_quota_dot_v1_dot_quota__pb2.SetUserLimitsRequest.SerializeToString,
+                response_deserializer=headgate_dot_quota_dot_v1_dot_quota__pb2.SetUserLimitsResponse.FromString,
+                _registered_method=True)
         self.SetUserStatus = channel.unary_unary(
                 '/headgate.quota.v1.QuotaService/SetUserStatus',
                 request_serializer=headgate_dot_quota_dot_v1_dot_quota__pb2.SetUserStatusRequest.SerializeToString,
@@ -184,6 +189,13 @@ class QuotaServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetUserLimits(self, request, context):
+        """Gives a user terms of their own, or takes them back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetUserStatus(self, request, context):
         """Suspends a user or lets them in again.
         """
@@ -259,6 +271,11 @@ def add_QuotaServiceServicer_to_server(servicer, server):
                     servicer.SetUserTier,
                     request_deserializer=headgate_dot_quota_dot_v1_dot_quota__pb2.SetUserTierRequest.FromString,
                     response_serializer=headgate_dot_quota_dot_v1_dot_quota__pb2.SetUserTierResponse.SerializeToString,
+            ),
+            'SetUserLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetUserLimits,
+                    request_deserializer=headgate_dot_quota_dot_v1_dot_quota__pb2.SetUserLimitsRequest.FromString,
+                    response_serializer=headgate_dot_quota_dot_v1_dot_quota__pb2.SetUserLimitsResponse.SerializeToString,
             ),
             'SetUserStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.SetUserStatus,
@@ -530,6 +547,33 @@ class QuotaService:
             '/headgate.quota.v1.QuotaService/SetUserTier',
             headgate_dot_quota_dot_v1_dot_quota__pb2.SetUserTierRequest.SerializeToString,
             headgate_dot_quota_dot_v1_dot_quota__pb2.SetUserTierResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetUserLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headgate.quota.v1.QuotaService/SetUserLimits',
+            headgate_dot_quota_dot_v1_dot_quota__pb2.SetUserLimitsRequest.SerializeToString,
+            headgate_dot_quota_dot_v1_dot_quota__pb2.SetUserLimitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -66,6 +66,8 @@ class QuotaServiceStub:
     """One user. Fails with NOT_FOUND."""
     SetUserTier: _grpc.UnaryUnaryMultiCallable[_quota_pb2.SetUserTierRequest, _quota_pb2.SetUserTierResponse]
     """Moves a user to another tier, from the next call on."""
+    SetUserLimits: _grpc.UnaryUnaryMultiCallable[_quota_pb2.SetUserLimitsRequest, _quota_pb2.SetUserLimitsResponse]
+    """Gives a user terms of their own, or takes them back."""
     SetUserStatus: _grpc.UnaryUnaryMultiCallable[_quota_pb2.SetUserStatusRequest, _quota_pb2.SetUserStatusResponse]
     """Suspends a user or lets them in again."""
     ListKeys: _grpc.UnaryUnaryMultiCallable[_quota_pb2.ListKeysRequest, _quota_pb2.ListKeysResponse]
@@ -113,6 +115,8 @@ class QuotaServiceAsyncStub(QuotaServiceStub):
     """One user. Fails with NOT_FOUND."""
     SetUserTier: _aio.UnaryUnaryMultiCallable[_quota_pb2.SetUserTierRequest, _quota_pb2.SetUserTierResponse]  # type: ignore[assignment]
     """Moves a user to another tier, from the next call on."""
+    SetUserLimits: _aio.UnaryUnaryMultiCallable[_quota_pb2.SetUserLimitsRequest, _quota_pb2.SetUserLimitsResponse]  # type: ignore[assignment]
+    """Gives a user terms of their own, or takes them back."""
     SetUserStatus: _aio.UnaryUnaryMultiCallable[_quota_pb2.SetUserStatusRequest, _quota_pb2.SetUserStatusResponse]  # type: ignore[assignment]
     """Suspends a user or lets them in again."""
     ListKeys: _aio.UnaryUnaryMultiCallable[_quota_pb2.ListKeysRequest, _quota_pb2.ListKeysResponse]  # type: ignore[assignment]
@@ -211,6 +215,14 @@ class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_quota_pb2.SetUserTierResponse, _abc.Awaitable[_quota_pb2.SetUserTierResponse]]:
         """Moves a user to another tier, from the next call on."""
+
+    @_abc_1.abstractmethod
+    def SetUserLimits(
+        self,
+        request: _quota_pb2.SetUserLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_quota_pb2.SetUserLimitsResponse, _abc.Awaitable[_quota_pb2.SetUserLimitsResponse]]:
+        """Gives a user terms of their own, or takes them back."""
 
     @_abc_1.abstractmethod
     def SetUserStatus(

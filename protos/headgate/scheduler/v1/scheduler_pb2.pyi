@@ -102,20 +102,24 @@ class SubmitRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., tier: _Optional[_Union[TierTerms, _Mapping]] = ..., generation: _Optional[int] = ..., day: _Optional[str] = ..., settled: _Optional[bool] = ..., work: _Optional[_Union[Work, _Mapping]] = ..., priority: _Optional[int] = ..., max_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idempotent: _Optional[bool] = ...) -> None: ...
 
 class TierTerms(_message.Message):
-    __slots__ = ("name", "version", "share", "outstanding", "models", "all_models")
+    __slots__ = ("name", "version", "share", "outstanding", "models", "all_models", "user_spend_nano_usd_per_day", "tier_spend_nano_usd_per_day")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SHARE_FIELD_NUMBER: _ClassVar[int]
     OUTSTANDING_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     ALL_MODELS_FIELD_NUMBER: _ClassVar[int]
+    USER_SPEND_NANO_USD_PER_DAY_FIELD_NUMBER: _ClassVar[int]
+    TIER_SPEND_NANO_USD_PER_DAY_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     share: int
     outstanding: int
     models: _containers.RepeatedScalarFieldContainer[str]
     all_models: bool
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., share: _Optional[int] = ..., outstanding: _Optional[int] = ..., models: _Optional[_Iterable[str]] = ..., all_models: _Optional[bool] = ...) -> None: ...
+    user_spend_nano_usd_per_day: int
+    tier_spend_nano_usd_per_day: int
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., share: _Optional[int] = ..., outstanding: _Optional[int] = ..., models: _Optional[_Iterable[str]] = ..., all_models: _Optional[bool] = ..., user_spend_nano_usd_per_day: _Optional[int] = ..., tier_spend_nano_usd_per_day: _Optional[int] = ...) -> None: ...
 
 class Work(_message.Message):
     __slots__ = ("prompt", "diagram_type", "model", "max_tokens")
@@ -458,26 +462,132 @@ class GetCapacityResponse(_message.Message):
     def __init__(self, pools: _Optional[_Iterable[_Union[PoolCapacity, _Mapping]]] = ...) -> None: ...
 
 class PoolCapacity(_message.Message):
-    __slots__ = ("pool", "limits")
+    __slots__ = ("pool", "limits", "advice")
     POOL_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    ADVICE_FIELD_NUMBER: _ClassVar[int]
     pool: str
     limits: _containers.RepeatedCompositeFieldContainer[LimitUse]
-    def __init__(self, pool: _Optional[str] = ..., limits: _Optional[_Iterable[_Union[LimitUse, _Mapping]]] = ...) -> None: ...
+    advice: str
+    def __init__(self, pool: _Optional[str] = ..., limits: _Optional[_Iterable[_Union[LimitUse, _Mapping]]] = ..., advice: _Optional[str] = ...) -> None: ...
 
 class LimitUse(_message.Message):
-    __slots__ = ("dimension", "limit", "source", "used", "refusals")
+    __slots__ = ("dimension", "limit", "source", "used", "refusals", "peak", "exhaustion_time")
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     USED_FIELD_NUMBER: _ClassVar[int]
     REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    PEAK_FIELD_NUMBER: _ClassVar[int]
+    EXHAUSTION_TIME_FIELD_NUMBER: _ClassVar[int]
     dimension: str
     limit: int
     source: str
     used: int
     refusals: int
-    def __init__(self, dimension: _Optional[str] = ..., limit: _Optional[int] = ..., source: _Optional[str] = ..., used: _Optional[int] = ..., refusals: _Optional[int] = ...) -> None: ...
+    peak: int
+    exhaustion_time: _timestamp_pb2.Timestamp
+    def __init__(self, dimension: _Optional[str] = ..., limit: _Optional[int] = ..., source: _Optional[str] = ..., used: _Optional[int] = ..., refusals: _Optional[int] = ..., peak: _Optional[int] = ..., exhaustion_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GetProviderPlanRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetProviderPlanResponse(_message.Message):
+    __slots__ = ("plan", "names")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    plan: ProviderPlan
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, plan: _Optional[_Union[ProviderPlan, _Mapping]] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ProviderPlan(_message.Message):
+    __slots__ = ("name", "version", "overrides", "actor", "change_time")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDES_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_TIME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    overrides: _containers.RepeatedCompositeFieldContainer[LimitOverride]
+    actor: str
+    change_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., overrides: _Optional[_Iterable[_Union[LimitOverride, _Mapping]]] = ..., actor: _Optional[str] = ..., change_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class LimitOverride(_message.Message):
+    __slots__ = ("pool", "dimension", "limit")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    dimension: str
+    limit: int
+    def __init__(self, pool: _Optional[str] = ..., dimension: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class SetProviderPlanRequest(_message.Message):
+    __slots__ = ("name", "overrides", "keep_overrides", "actor")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDES_FIELD_NUMBER: _ClassVar[int]
+    KEEP_OVERRIDES_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    overrides: _containers.RepeatedCompositeFieldContainer[LimitOverride]
+    keep_overrides: bool
+    actor: str
+    def __init__(self, name: _Optional[str] = ..., overrides: _Optional[_Iterable[_Union[LimitOverride, _Mapping]]] = ..., keep_overrides: _Optional[bool] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class SetProviderPlanResponse(_message.Message):
+    __slots__ = ("plan", "previous")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    plan: ProviderPlan
+    previous: ProviderPlan
+    def __init__(self, plan: _Optional[_Union[ProviderPlan, _Mapping]] = ..., previous: _Optional[_Union[ProviderPlan, _Mapping]] = ...) -> None: ...
+
+class PausePoolRequest(_message.Message):
+    __slots__ = ("pool", "actor")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    actor: str
+    def __init__(self, pool: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class PausePoolResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ResumePoolRequest(_message.Message):
+    __slots__ = ("pool", "actor")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    actor: str
+    def __init__(self, pool: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class ResumePoolResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListAlertsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListAlertsResponse(_message.Message):
+    __slots__ = ("alerts",)
+    ALERTS_FIELD_NUMBER: _ClassVar[int]
+    alerts: _containers.RepeatedCompositeFieldContainer[Alert]
+    def __init__(self, alerts: _Optional[_Iterable[_Union[Alert, _Mapping]]] = ...) -> None: ...
+
+class Alert(_message.Message):
+    __slots__ = ("subject", "message", "raise_time")
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RAISE_TIME_FIELD_NUMBER: _ClassVar[int]
+    subject: str
+    message: str
+    raise_time: _timestamp_pb2.Timestamp
+    def __init__(self, subject: _Optional[str] = ..., message: _Optional[str] = ..., raise_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ApplyTiersRequest(_message.Message):
     __slots__ = ("changes",)

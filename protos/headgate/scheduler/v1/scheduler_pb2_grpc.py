@@ -90,6 +90,31 @@ class SchedulerServiceStub:
                 request_serializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.GetCapacityRequest.SerializeToString,
                 response_deserializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.GetCapacityResponse.FromString,
                 _registered_method=True)
+        self.GetProviderPlan = channel.unary_unary(
+                '/headgate.scheduler.v1.SchedulerService/GetProviderPlan',
+                request_serializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.GetProviderPlanRequest.SerializeToString,
+                response_deserializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.GetProviderPlanResponse.FromString,
+                _registered_method=True)
+        self.SetProviderPlan = channel.unary_unary(
+                '/headgate.scheduler.v1.SchedulerService/SetProviderPlan',
+                request_serializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.SetProviderPlanRequest.SerializeToString,
+                response_deserializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.SetProviderPlanResponse.FromString,
+                _registered_method=True)
+        self.PausePool = channel.unary_unary(
+                '/headgate.scheduler.v1.SchedulerService/PausePool',
+                request_serializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.PausePoolRequest.SerializeToString,
+                response_deserializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.PausePoolResponse.FromString,
+                _registered_method=True)
+        self.ResumePool = channel.unary_unary(
+                '/headgate.scheduler.v1.SchedulerService/ResumePool',
+                request_serializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumePoolRequest.SerializeToString,
+                response_deserializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumePoolResponse.FromString,
+                _registered_method=True)
+        self.ListAlerts = channel.unary_unary(
+                '/headgate.scheduler.v1.SchedulerService/ListAlerts',
+                request_serializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.ListAlertsRequest.SerializeToString,
+                response_deserializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.ListAlertsResponse.FromString,
+                _registered_method=True)
         self.ApplyTiers = channel.unary_unary(
                 '/headgate.scheduler.v1.SchedulerService/ApplyTiers',
                 request_serializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.ApplyTiersRequest.SerializeToString,
@@ -180,6 +205,43 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProviderPlan(self, request, context):
+        """The provider plan in force, and those there are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetProviderPlan(self, request, context):
+        """Switches the provider plan, or single limits, on all replicas and without a
+        restart; in force when it answers. Leaves an audit row.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PausePool(self, request, context):
+        """Stops the dispatch of a pool until it is resumed. Repeatable; leaves an
+        audit row.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumePool(self, request, context):
+        """Lets a pool that was stopped by hand go on. Repeatable; leaves an audit row.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAlerts(self, request, context):
+        """Alerts that are raised now, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ApplyTiers(self, request, context):
         """Changes of users' tiers, from quota's outbox. Idempotent by version.
         """
@@ -239,6 +301,31 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.GetCapacity,
                     request_deserializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.GetCapacityRequest.FromString,
                     response_serializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.GetCapacityResponse.SerializeToString,
+            ),
+            'GetProviderPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProviderPlan,
+                    request_deserializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.GetProviderPlanRequest.FromString,
+                    response_serializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.GetProviderPlanResponse.SerializeToString,
+            ),
+            'SetProviderPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetProviderPlan,
+                    request_deserializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.SetProviderPlanRequest.FromString,
+                    response_serializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.SetProviderPlanResponse.SerializeToString,
+            ),
+            'PausePool': grpc.unary_unary_rpc_method_handler(
+                    servicer.PausePool,
+                    request_deserializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.PausePoolRequest.FromString,
+                    response_serializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.PausePoolResponse.SerializeToString,
+            ),
+            'ResumePool': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumePool,
+                    request_deserializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumePoolRequest.FromString,
+                    response_serializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumePoolResponse.SerializeToString,
+            ),
+            'ListAlerts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAlerts,
+                    request_deserializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.ListAlertsRequest.FromString,
+                    response_serializer=headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.ListAlertsResponse.SerializeToString,
             ),
             'ApplyTiers': grpc.unary_unary_rpc_method_handler(
                     servicer.ApplyTiers,
@@ -522,6 +609,141 @@ class SchedulerService:
             '/headgate.scheduler.v1.SchedulerService/GetCapacity',
             headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.GetCapacityRequest.SerializeToString,
             headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.GetCapacityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProviderPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headgate.scheduler.v1.SchedulerService/GetProviderPlan',
+            headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.GetProviderPlanRequest.SerializeToString,
+            headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.GetProviderPlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetProviderPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headgate.scheduler.v1.SchedulerService/SetProviderPlan',
+            headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.SetProviderPlanRequest.SerializeToString,
+            headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.SetProviderPlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PausePool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headgate.scheduler.v1.SchedulerService/PausePool',
+            headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.PausePoolRequest.SerializeToString,
+            headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.PausePoolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumePool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headgate.scheduler.v1.SchedulerService/ResumePool',
+            headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumePoolRequest.SerializeToString,
+            headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumePoolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAlerts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headgate.scheduler.v1.SchedulerService/ListAlerts',
+            headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.ListAlertsRequest.SerializeToString,
+            headgate_dot_scheduler_dot_v1_dot_scheduler__pb2.ListAlertsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -67,6 +67,20 @@ class SchedulerServiceStub:
     """What waits and runs, by pool and tier."""
     GetCapacity: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetCapacityRequest, _scheduler_pb2.GetCapacityResponse]
     """The provider's limits in force and their use, by pool."""
+    GetProviderPlan: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetProviderPlanRequest, _scheduler_pb2.GetProviderPlanResponse]
+    """The provider plan in force, and those there are."""
+    SetProviderPlan: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.SetProviderPlanRequest, _scheduler_pb2.SetProviderPlanResponse]
+    """Switches the provider plan, or single limits, on all replicas and without a
+    restart; in force when it answers. Leaves an audit row.
+    """
+    PausePool: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.PausePoolRequest, _scheduler_pb2.PausePoolResponse]
+    """Stops the dispatch of a pool until it is resumed. Repeatable; leaves an
+    audit row.
+    """
+    ResumePool: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ResumePoolRequest, _scheduler_pb2.ResumePoolResponse]
+    """Lets a pool that was stopped by hand go on. Repeatable; leaves an audit row."""
+    ListAlerts: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListAlertsRequest, _scheduler_pb2.ListAlertsResponse]
+    """Alerts that are raised now, newest first."""
     ApplyTiers: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ApplyTiersRequest, _scheduler_pb2.ApplyTiersResponse]
     """Changes of users' tiers, from quota's outbox. Idempotent by version."""
 
@@ -109,6 +123,20 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """What waits and runs, by pool and tier."""
     GetCapacity: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetCapacityRequest, _scheduler_pb2.GetCapacityResponse]  # type: ignore[assignment]
     """The provider's limits in force and their use, by pool."""
+    GetProviderPlan: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetProviderPlanRequest, _scheduler_pb2.GetProviderPlanResponse]  # type: ignore[assignment]
+    """The provider plan in force, and those there are."""
+    SetProviderPlan: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.SetProviderPlanRequest, _scheduler_pb2.SetProviderPlanResponse]  # type: ignore[assignment]
+    """Switches the provider plan, or single limits, on all replicas and without a
+    restart; in force when it answers. Leaves an audit row.
+    """
+    PausePool: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.PausePoolRequest, _scheduler_pb2.PausePoolResponse]  # type: ignore[assignment]
+    """Stops the dispatch of a pool until it is resumed. Repeatable; leaves an
+    audit row.
+    """
+    ResumePool: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ResumePoolRequest, _scheduler_pb2.ResumePoolResponse]  # type: ignore[assignment]
+    """Lets a pool that was stopped by hand go on. Repeatable; leaves an audit row."""
+    ListAlerts: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListAlertsRequest, _scheduler_pb2.ListAlertsResponse]  # type: ignore[assignment]
+    """Alerts that are raised now, newest first."""
     ApplyTiers: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ApplyTiersRequest, _scheduler_pb2.ApplyTiersResponse]  # type: ignore[assignment]
     """Changes of users' tiers, from quota's outbox. Idempotent by version."""
 
@@ -208,6 +236,50 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.GetCapacityResponse, _abc.Awaitable[_scheduler_pb2.GetCapacityResponse]]:
         """The provider's limits in force and their use, by pool."""
+
+    @_abc_1.abstractmethod
+    def GetProviderPlan(
+        self,
+        request: _scheduler_pb2.GetProviderPlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.GetProviderPlanResponse, _abc.Awaitable[_scheduler_pb2.GetProviderPlanResponse]]:
+        """The provider plan in force, and those there are."""
+
+    @_abc_1.abstractmethod
+    def SetProviderPlan(
+        self,
+        request: _scheduler_pb2.SetProviderPlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.SetProviderPlanResponse, _abc.Awaitable[_scheduler_pb2.SetProviderPlanResponse]]:
+        """Switches the provider plan, or single limits, on all replicas and without a
+        restart; in force when it answers. Leaves an audit row.
+        """
+
+    @_abc_1.abstractmethod
+    def PausePool(
+        self,
+        request: _scheduler_pb2.PausePoolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.PausePoolResponse, _abc.Awaitable[_scheduler_pb2.PausePoolResponse]]:
+        """Stops the dispatch of a pool until it is resumed. Repeatable; leaves an
+        audit row.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumePool(
+        self,
+        request: _scheduler_pb2.ResumePoolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ResumePoolResponse, _abc.Awaitable[_scheduler_pb2.ResumePoolResponse]]:
+        """Lets a pool that was stopped by hand go on. Repeatable; leaves an audit row."""
+
+    @_abc_1.abstractmethod
+    def ListAlerts(
+        self,
+        request: _scheduler_pb2.ListAlertsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ListAlertsResponse, _abc.Awaitable[_scheduler_pb2.ListAlertsResponse]]:
+        """Alerts that are raised now, newest first."""
 
     @_abc_1.abstractmethod
     def ApplyTiers(

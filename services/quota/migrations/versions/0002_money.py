@@ -1,0 +1,149 @@
+"""Limits and terms of users, sums of what is used, revenue, subscriptions."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+_SUMS = (
+    "requests",
+    "completed",
+    "cached",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_write_input_tokens",
+    "cost_nano_usd",
+    "saved_by_equals_nano_usd",
+    "saved_by_prompt_cache_nano_usd",
+)
+
+
+def _text(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=False)
+
+
+def _integer(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=False)
+
+
+def _count(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
+
+
+def upgrade() -> None:
+    """Every new column has a default: the release before this one goes on beside it."""
+    _add_columns()
+    _create_sums()
+    _create_revenue()
+    _create_billing()
+    _fill()
+
+
+def _add_columns() -> None:
+    for term in (
+        "requests_per_day",
+        "outstanding",
+        "price_nano_usd_per_month",
+        "requests_per_minute",
+        "tokens_per_day",
+        "spend_nano_usd_per_month",
+        "spend_nano_usd_per_day",
+    ):
+        op.add_column("quota_users", sa.Column(f"own_{term}", sa.BigInteger))
+    for name in ("minute", "minute_used", *_SUMS):
+        op.add_column("quota_days", _count(name))
+    op.create_index("quota_days_by_day", "quota_days", ["day", "user_id"])
+    op.add_column("quota_charges", sa.Column("tier", sa.Text, nullable=False, server_default=""))
+    with op.batch_alter_table("quota_audit") as audit:
+        audit.add_column(sa.Column("audit_id", sa.Text))
+        audit.create_unique_constraint("quota_audit_id", ["audit_id"])
+        audit.create_index("quota_audit_by_subject", ["subject", "number"])
+
+
+def _create_sums() -> None:
+    op.create_table(
+        "quota_hours",
+        _integer("hour"),
+        *map(_text, ("tier", "model", "kind")),
+        *map(_count, _SUMS),
+        sa.PrimaryKeyConstraint("hour", "tier", "model", "kind"),
+    )
+
+
+def _create_revenue() -> None:
+    op.create_table(
+        "quota_terms",
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+        _text("user_id"),
+        _integer("from_ms"),
+        _text("tier"),
+        sa.Column("own_price_nano_usd_per_month", sa.BigInteger),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("quota_terms_by_user", "quota_terms", ["user_id", "from_ms"])
+    op.create_table(
+        "quota_revenue",
+        *map(_text, ("day", "user_id", "tier")),
+        _integer("revenue_nano_usd"),
+        sa.PrimaryKeyConstraint("day", "user_id"),
+    )
+    op.create_table(
+        "quota_tier_days",
+        *map(_text, ("day", "tier")),
+        *map(_integer, ("users", "revenue_nano_usd")),
+        sa.PrimaryKeyConstraint("day", "tier"),
+    )
+
+
+def _create_billing() -> None:
+    op.create_table(
+        "quota_billing_events",
+        sa.Column("event_id", sa.Text, primary_key=True),
+        _text("type"),
+        *map(_integer, ("created_s", "receive_time_ms")),
+        *map(_text, ("subscription_id", "user_id")),
+        sa.Column("applied", sa.Boolean, nullable=False),
+        _text("reason"),
+    )
+    op.create_table(
+        "quota_subscriptions",
+        sa.Column("subscription_id", sa.Text, primary_key=True),
+        *map(_text, ("customer_id", "user_id", "status", "tier")),
+        _integer("event_created_s"),
+        sa.Column("deleted", sa.Boolean, nullable=False),
+    )
+    op.create_index("quota_subscriptions_by_user", "quota_subscriptions", ["user_id"])
+    op.create_table("quota_customers", sa.Column("customer_id", sa.Text, primary_key=True), _text("user_id"))
+
+
+def _fill() -> None:
+    """What users there are have had their tier since they came, as far as anybody knows; sums from the ledger."""
+    op.execute(
+        "INSERT INTO quota_terms (user_id, from_ms, tier) SELECT user_id, create_time_ms, tier FROM quota_users"
+        " ORDER BY create_time_ms, user_id"
+    )
+    op.execute(
+        "INSERT INTO quota_days (user_id, day, used, input_tokens, output_tokens, cache_read_input_tokens,"
+        " cache_write_input_tokens, cost_nano_usd)"
+        " SELECT user_id, day, 0, sum(input_tokens), sum(output_tokens), sum(cache_read_input_tokens),"
+        " sum(cache_write_5m_input_tokens + cache_write_1h_input_tokens), sum(cost_nano_usd)"
+        " FROM quota_charges WHERE true GROUP BY user_id, day"
+        " ON CONFLICT (user_id, day) DO UPDATE SET input_tokens = excluded.input_tokens,"
+        " output_tokens = excluded.output_tokens, cache_read_input_tokens = excluded.cache_read_input_tokens,"
+        " cache_write_input_tokens = excluded.cache_write_input_tokens, cost_nano_usd = excluded.cost_nano_usd"
+    )
+    op.execute(
+        "UPDATE quota_charges SET tier = (SELECT tier FROM quota_users u WHERE u.user_id = quota_charges.user_id)"
+        " WHERE EXISTS (SELECT 1 FROM quota_users u WHERE u.user_id = quota_charges.user_id)"
+    )
+    op.execute(
+        "INSERT INTO quota_hours (hour, tier, model, kind, input_tokens, output_tokens, cache_read_input_tokens,"
+        " cache_write_input_tokens, cost_nano_usd)"
+        " SELECT end_time_ms / 3600000, tier, model, kind, sum(input_tokens), sum(output_tokens),"
+        " sum(cache_read_input_tokens), sum(cache_write_5m_input_tokens + cache_write_1h_input_tokens),"
+        " sum(cost_nano_usd) FROM quota_charges GROUP BY end_time_ms / 3600000, tier, model, kind"
+    )

@@ -1,0 +1,60 @@
+"""What quota is told of each end, the provider plan in force, use of the limits, alerts."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Every new column has a default: the release before this one goes on beside it."""
+    op.add_column("scheduler_users", sa.Column("spend_nano_usd_per_day", sa.BigInteger))
+    for column in (
+        sa.Column("day", sa.String(10), nullable=False, server_default=""),
+        sa.Column("tier", sa.String(64), nullable=False, server_default=""),
+        sa.Column("model", sa.String(128), nullable=False, server_default=""),
+        sa.Column("completed", sa.Boolean, nullable=False, server_default=sa.false()),
+        sa.Column("cached", sa.Boolean, nullable=False, server_default=sa.false()),
+        sa.Column("saved_nano_usd", sa.BigInteger, nullable=False, server_default="0"),
+    ):
+        op.add_column("scheduler_outbox", column)
+    op.create_table(
+        "scheduler_provider",
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("plan", sa.String(64), nullable=False),
+        sa.Column("overrides", sa.Text, nullable=False),
+        sa.Column("actor", sa.String(200), nullable=False),
+        sa.Column("changed_ms", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "scheduler_audit_outbox",
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True),
+        sa.Column("audit_id", sa.String(64), nullable=False),
+        sa.Column("time_ms", sa.BigInteger, nullable=False),
+        sa.Column("actor", sa.String(200), nullable=False),
+        sa.Column("action", sa.String(64), nullable=False),
+        sa.Column("subject", sa.String(200), nullable=False),
+        sa.Column("old", sa.Text, nullable=False),
+        sa.Column("new", sa.Text, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "scheduler_capacity",
+        sa.Column("pool", sa.String(64), primary_key=True),
+        sa.Column("dimension", sa.String(32), primary_key=True),
+        sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("peak", sa.BigInteger, nullable=False),
+        sa.Column("limit_then", sa.BigInteger, nullable=False),
+        sa.Column("refusals", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "scheduler_alerts",
+        sa.Column("subject", sa.String(200), primary_key=True),
+        sa.Column("message", sa.Text, nullable=False),
+        sa.Column("raised_ms", sa.BigInteger, nullable=False),
+        sa.Column("ended_ms", sa.BigInteger),
+        sa.Column("send_ms", sa.BigInteger),
+        sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    )
