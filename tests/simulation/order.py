@@ -127,13 +127,13 @@ def the_scarcest_limit_is_used(world: World) -> Iterator[str]:
     all_, calls = served(world), [call for call in world.api.calls if call.status == 200]
     slots = world.scenario.slots * world.scenario.workers
     for begin_s, end_s in _always_waiting(all_):
-        within = [call for call in calls if begin_s <= call.at_s < end_s]
+        within = [call for call in calls if call.at_s < end_s and (call.ended_s or end_s) > begin_s]
         if end_s - begin_s < WAITING_S or _most_at_once(calls, begin_s, end_s) >= min(slots, world.scenario.slots):
             continue
         used = {}
         for name, limit in world.api.limits.items():
             # And one more: a whole number of calls never fills a time to its end.
-            needs = [_need(name, call) for call in within] or [0]
+            needs = [_need(name, call, begin_s, end_s) for call in within] or [0]
             need = sum(needs) + max(needs)
             used[name] = need * 60 / (limit * (end_s - begin_s))
         scarcest = max(used, key=lambda name: used[name] / USED[name])
@@ -163,9 +163,13 @@ def everything_is_tried_once(world: World) -> Iterator[str]:
             yield f"{row['request_id']} took {row['attempt']} attempts"
 
 
-def _need(name: str, call: Call) -> float:
-    need = {"requests": 1, "input_tokens": call.input_tokens, "output_tokens": call.output_tokens}
-    return need[name]
+def _need(name: str, call: Call, begin_s: float, end_s: float) -> float:
+    """What a call used of a limit in that time: output as it was made, all else when it came."""
+    if name == "output_tokens":
+        ended_s = call.ended_s or end_s
+        part = (min(ended_s, end_s) - max(call.at_s, begin_s)) / max(0.001, ended_s - call.at_s)
+        return call.output_tokens * min(1.0, part)
+    return (1 if name == "requests" else call.input_tokens) if call.at_s >= begin_s else 0
 
 
 def _most_at_once(calls: Sequence[Call], begin_s: float, end_s: float) -> int:
