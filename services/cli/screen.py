@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
+from rich.table import Table
 
 PAUSED = {
     "provider_limit": "the provider asked for a break",
@@ -84,6 +85,10 @@ class Screen:
     def note(self, text: str) -> None:
         """Something beside the result."""
         self._progress.print(visible(text), markup=False)
+
+    def table(self, table: Table) -> None:
+        """Rows for people; a pipe has no width to fit them to."""
+        self._results.print(table, soft_wrap=not self._results.is_terminal)
 
     def diagram(self, source: str) -> None:
         """Drawn where there is a terminal and the kind can be drawn with characters, else its source."""

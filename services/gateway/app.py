@@ -16,6 +16,7 @@ from services.clock import Clock
 from services.gateway import pages
 from services.gateway.account import Account
 from services.gateway.admin import Admin
+from services.gateway.audit import Audit
 from services.gateway.callers import Callers
 from services.gateway.cors import Cors
 from services.gateway.diagrams import Diagrams
@@ -29,6 +30,7 @@ from services.gateway.socket import Sockets
 from services.gateway.watches import Hub
 
 if TYPE_CHECKING:
+    from headgate.quota.v1.ledger_pb2_grpc import LedgerServiceAsyncStub
     from headgate.quota.v1.quota_pb2_grpc import QuotaServiceAsyncStub
     from headgate.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceAsyncStub
 
@@ -41,6 +43,7 @@ class Backends:
     scheduler: SchedulerServiceAsyncStub
     quota_health: Any
     scheduler_health: Any
+    ledger: LedgerServiceAsyncStub
 
 
 class Gateway:
@@ -65,6 +68,7 @@ class Gateway:
         resources = {
             **_user_calls(diagrams, self.events, Account(quota, callers, diagrams.outstanding)),
             **_admin_calls(Admin(quota, callers)),
+            "/api/admin/audit": Resource(GET=Audit(backends.ledger, callers).list),
             "/healthz": Resource(GET=self.health.alive),
             "/readyz": Resource(GET=self.health.ready),
             **{address: Resource(GET=page) for address, page in pages.load(web).items()},

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from headgate.quota.v1 import quota_pb2_grpc
+from headgate.quota.v1 import ledger_pb2_grpc, quota_pb2_grpc
 from sqlalchemy.exc import SQLAlchemyError
 
 from services import process, sql
 from services.clock import Clock, SystemClock
 from services.ids import derived_key
 from services.process import StartError
+from services.quota import ledger_servicer
 from services.quota.accounts import Accounts
+from services.quota.audit_log import AuditLog
 from services.quota.places import Places
 from services.quota.plans import PlanError, Plans, read_plans
 from services.quota.ports import Store
@@ -63,8 +65,10 @@ def build(settings: Settings, plans: Plans, store: Store, scheduler_channel: grp
     scheduler = GrpcScheduler(scheduler_channel, plans)
     accounts = Accounts(store, plans, clock, secrets.token_bytes)
     places = Places(store, plans, accounts, scheduler, clock, derived_key(settings.secret, "request-id"))
-    server = Server([NAME], refusal_for, tls=settings.tls)
+    server = Server([NAME, ledger_servicer.NAME], refusal_for, tls=settings.tls)
     quota_pb2_grpc.add_QuotaServiceServicer_to_server(QuotaServicer(accounts, places, plans), server.grpc)
+    ledger = ledger_servicer.LedgerServicer(AuditLog(store))
+    ledger_pb2_grpc.add_LedgerServiceServicer_to_server(ledger, server.grpc)
     return Service(server, Resolver(store, places, clock), TierChangeDelivery(store, scheduler, clock))
 
 

@@ -94,4 +94,11 @@ LIST_TIER_CHANGES = (
     .limit(bindparam("most"))
 )
 DELETE_TIER_CHANGES = delete(outbox).where(outbox.c.number.in_(bindparam("numbers", expanding=True)))
-INSERT_AUDIT = insert(audit)
+INSERT_AUDIT = insert(audit).on_conflict_do_nothing()
+LIST_AUDIT = (
+    select(*(audit.c[name] for name in ("number", "time_ms", "actor", "action", "subject", "old", "new")))
+    .where(audit.c.number < bindparam("below", type_=BigInteger))
+    .order_by(audit.c.number.desc())
+    .limit(bindparam("most"))
+)
+LIST_AUDIT_OF = LIST_AUDIT.where(audit.c.subject == bindparam("of"))

@@ -136,8 +136,13 @@ class SqlTransaction:
     def delete_tier_changes(self, numbers: Sequence[int]) -> None:
         self._run(sql.DELETE_TIER_CHANGES, numbers=numbers)
 
-    def record_audit(self, entry: AuditEntry) -> None:
-        self._run(sql.INSERT_AUDIT, **asdict(entry))
+    def record_audit(self, entry: AuditEntry, audit_id: str | None = None) -> None:
+        self._run(sql.INSERT_AUDIT, **asdict(entry), audit_id=audit_id)
+
+    def list_audit(self, limit: int, below: int, subject: str) -> list[tuple[int, AuditEntry]]:
+        statement = sql.LIST_AUDIT_OF if subject else sql.LIST_AUDIT
+        rows = self._all(statement, most=limit, below=below, **({"of": subject} if subject else {}))
+        return [(row["number"], AuditEntry(*list(row.values())[1:])) for row in rows]
 
     def list_held_tiers(self) -> list[str]:
         return [row["tier"] for row in self._all(sql.HELD_TIERS)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from headgate.quota.v1 import quota_pb2 as pb
 
@@ -117,7 +118,7 @@ def _settlement(path: str, message: pb.Settlement) -> Settlement:
 
 
 def _charge(path: str, message: pb.Charge, request_id: str, user_id: str) -> Charge:
-    end_time_ms = _time_ms(f"{path}.end_time", message, "end_time")
+    end_time_ms = read_time_ms(f"{path}.end_time", message, "end_time")
     return Charge(
         request_id=request_id,
         user_id=user_id,
@@ -138,10 +139,11 @@ def _at_least(least: int, field: str, value: int) -> int:
     return value
 
 
-def _time_ms(field: str, message: pb.Charge, name: str) -> int:
-    value = message.end_time
+def read_time_ms(field: str, message: Message, name: str) -> int:
+    """The moment in the field `name`, which must be set."""
+    value = getattr(message, name)
     # 253402300800 is the year 10000, the first that has no date.
-    if not message.HasField("end_time") or not 0 <= value.seconds < 253402300800 or not 0 <= value.nanos < 10**9:
+    if not message.HasField(name) or not 0 <= value.seconds < 253402300800 or not 0 <= value.nanos < 10**9:
         raise Invalid(field, "must be a time from 1970 to 9999")
     return value.seconds * 1000 + value.nanos // 1_000_000
 

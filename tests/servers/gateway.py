@@ -17,8 +17,9 @@ import grpc
 import httpx2
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2_grpc
+from headgate.quota.v1 import ledger_pb2 as ledger
+from headgate.quota.v1 import ledger_pb2_grpc, quota_pb2_grpc
 from headgate.quota.v1 import quota_pb2 as quota
-from headgate.quota.v1 import quota_pb2_grpc
 from headgate.scheduler.v1 import scheduler_pb2 as sched
 from headgate.scheduler.v1 import scheduler_pb2_grpc
 
@@ -167,6 +168,18 @@ class FakeQuota(Scripted, quota_pb2_grpc.QuotaServiceServicer):
     async def RevokeKey(self, request: quota.RevokeKeyRequest, context: Any) -> quota.RevokeKeyResponse:
         self._note("RevokeKey", request)
         return quota.RevokeKeyResponse(key=quota.Key(key_id=request.key_id, create_time=NOW, revoke_time=NOW))
+
+
+class FakeLedger(Scripted, ledger_pb2_grpc.LedgerServiceServicer):
+    """Answers what it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.audit = ledger.ListAuditResponse()
+
+    async def ListAudit(self, request: ledger.ListAuditRequest, context: Any) -> ledger.ListAuditResponse:
+        self._note("ListAudit", request)
+        return self.audit
 
 
 def place(position: int, wait_ms: int = 0) -> sched.Place:
@@ -328,6 +341,7 @@ class Running:
     """A gateway and what is behind and around it."""
 
     quota: FakeQuota
+    ledger: FakeLedger
     scheduler: FakeScheduler
     quota_server: Server
     scheduler_server: Server
@@ -351,7 +365,7 @@ async def running_gateway(
     """Serves on a free port until left; `variables` are fields of the settings."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-")))
-        fake_quota, fake_scheduler = FakeQuota(), FakeScheduler()
+        fake_quota, fake_ledger, fake_scheduler = FakeQuota(), FakeLedger(), FakeScheduler()
         servers = []
         for name, add in (
             ("quota", lambda s: quota_pb2_grpc.add_QuotaServiceServicer_to_server(fake_quota, s)),
@@ -359,6 +373,8 @@ async def running_gateway(
         ):
             server = Server([f"headgate.{name}.v1.{name.title()}Service"], lambda error: None)
             add(server.grpc)
+            if name == "quota":
+                ledger_pb2_grpc.add_LedgerServiceServicer_to_server(fake_ledger, server.grpc)
             await server.start(f"unix:{folder}/{name}")
             stack.push_async_callback(server.grpc.stop, 0)
             servers.append(server)
@@ -377,6 +393,7 @@ async def running_gateway(
             scheduler_pb2_grpc.SchedulerServiceStub(to_scheduler),
             health_pb2_grpc.HealthStub(to_quota),
             health_pb2_grpc.HealthStub(to_scheduler),
+            ledger_pb2_grpc.LedgerServiceStub(to_quota),
         )
         numbers = itertools.count(1)
         used_clock = clock or SystemClock()
@@ -389,7 +406,17 @@ async def running_gateway(
         beside = [asyncio.create_task(gateway.hub.run())]
         http = await stack.enter_async_context(httpx2.AsyncClient(base_url=base_url, timeout=DEADLINE_S))
         running = Running(
-            fake_quota, fake_scheduler, *servers, gateway, http, base_url, folder, used_clock, http_server, beside
+            fake_quota,
+            fake_ledger,
+            fake_scheduler,
+            *servers,
+            gateway,
+            http,
+            base_url,
+            folder,
+            used_clock,
+            http_server,
+            beside,
         )
         try:
             yield running

@@ -14,8 +14,8 @@ from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2
+from headgate.quota.v1 import ledger_pb2_grpc, quota_pb2_grpc
 from headgate.quota.v1 import quota_pb2 as pb
-from headgate.quota.v1 import quota_pb2_grpc
 from headgate.scheduler.v1 import scheduler_pb2 as sched
 from headgate.scheduler.v1 import scheduler_pb2_grpc
 from sqlalchemy import text
@@ -148,6 +148,7 @@ class Quota:
     """A running quota service and all that a test needs to look at it."""
 
     stub: quota_pb2_grpc.QuotaServiceStub
+    ledger: ledger_pb2_grpc.LedgerServiceStub
     channel: grpc.aio.Channel
     service: Service
     scheduler: FakeScheduler
@@ -210,7 +211,8 @@ async def running_quota(url: str) -> AsyncIterator[Quota]:
         stack.push_async_callback(service.server.drain, grace_s=0)
         channel = await stack.enter_async_context(open_channel(address, deadline_s=DEADLINE_S))
         stub = quota_pb2_grpc.QuotaServiceStub(channel)
-        yield Quota(stub, channel, service, scheduler, clock, database, plans, address)
+        ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
+        yield Quota(stub, ledger, channel, service, scheduler, clock, database, plans, address)
 
 
 async def refused(call: Awaitable[Any]) -> Refusal:

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
+from headgate.quota.v1 import ledger_pb2 as ledger
 from headgate.quota.v1 import quota_pb2 as quota
 from headgate.scheduler.v1 import scheduler_pb2 as sched
 
@@ -337,3 +338,17 @@ def test_what_cannot_be_drawn_is_left_to_its_source_and_nothing_steers_the_termi
     assert ascii_drawing("sankey-beta\na,b,3") is None
     assert ascii_drawing("nonsense") is None
     assert visible("a\x1b[2Jb\rc\n\td\x9b") == "a[2Jbc\n\td"
+
+
+async def test_the_audit_goes_from_page_to_page(gateway: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = ledger.AuditEntry(time=NOW, actor="stripe", action="user.tier", subject="u1", old="free", new="[b]pro")
+    gateway.ledger.audit = ledger.ListAuditResponse(entries=[entry], next_page_token="7")
+    assert await run("audit", "u1", "--limit", "2") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["2026-01-01T12:00:00Z", "stripe", "user.tier", "u1", "free", "[b]pro"]
+    ] * 2
+    asked = gateway.ledger.named("ListAudit")
+    assert [(one.page_size, one.page_token, one.subject) for one in asked] == [(2, "", "u1"), (1, "7", "u1")]
+    assert await run("audit", "--limit", "1", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["new"] == "[b]pro"

@@ -1,0 +1,29 @@
+"""Calls of the ledger to the domain's words and back; decides nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headgate.quota.v1 import ledger_pb2 as pb
+from headgate.quota.v1 import ledger_pb2_grpc
+
+from services.quota import audit_wire
+from services.quota.audit_log import AuditLog
+
+NAME = pb.DESCRIPTOR.services_by_name["LedgerService"].full_name
+Context = Any
+"""A call's context, which nothing here needs."""
+
+
+class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
+    """Serves headgate.quota.v1.LedgerService."""
+
+    def __init__(self, audit: AuditLog) -> None:
+        self._audit = audit
+
+    async def ListAudit(self, request: pb.ListAuditRequest, context: Context) -> pb.ListAuditResponse:
+        return audit_wire.page(await self._audit.page(*audit_wire.read_page(request)))
+
+    async def RecordAudit(self, request: pb.RecordAuditRequest, context: Context) -> pb.RecordAuditResponse:
+        await self._audit.record(audit_wire.read_records(request))
+        return pb.RecordAuditResponse()
