@@ -21,6 +21,8 @@ from services.process import StartError
 from services.quota import ledger_servicer
 from services.quota.accounts import Accounts
 from services.quota.audit_log import AuditLog
+from services.quota.closing import Closing
+from services.quota.economics import Economics
 from services.quota.places import Places
 from services.quota.plans import PlanError, Plans, read_plans
 from services.quota.ports import Store
@@ -58,6 +60,7 @@ class Service:
     server: Server
     resolver: Resolver
     tier_changes: TierChangeDelivery
+    closing: Closing
 
 
 def build(settings: Settings, plans: Plans, store: Store, scheduler_channel: grpc.aio.Channel, clock: Clock) -> Service:
@@ -67,9 +70,10 @@ def build(settings: Settings, plans: Plans, store: Store, scheduler_channel: grp
     places = Places(store, plans, accounts, scheduler, clock, derived_key(settings.secret, "request-id"))
     server = Server([NAME, ledger_servicer.NAME], refusal_for, tls=settings.tls)
     quota_pb2_grpc.add_QuotaServiceServicer_to_server(QuotaServicer(accounts, places, plans), server.grpc)
-    ledger = ledger_servicer.LedgerServicer(AuditLog(store))
+    ledger = ledger_servicer.LedgerServicer(AuditLog(store), Economics(store, plans, clock))
     ledger_pb2_grpc.add_LedgerServiceServicer_to_server(ledger, server.grpc)
-    return Service(server, Resolver(store, places, clock), TierChangeDelivery(store, scheduler, clock))
+    closing = Closing(store, plans, clock)
+    return Service(server, Resolver(store, places, clock), TierChangeDelivery(store, scheduler, clock), closing)
 
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
@@ -87,7 +91,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
             )
         )
         service = build(settings, plans, store, channel, SystemClock())
-        for loop in (service.resolver.run(), service.tier_changes.run()):
+        for loop in (service.resolver.run(), service.tier_changes.run(), service.closing.run()):
             stack.push_async_callback(_stop, asyncio.create_task(loop))
         try:
             await service.server.start(settings.listen)

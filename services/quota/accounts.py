@@ -65,7 +65,7 @@ class Accounts:
         user = tx.find_user(caller.user_id)
         if user is None and caller.create_if_missing:
             user = self._new_user(caller.user_id, "", self._plans.default)
-            if not tx.insert_user(user):
+            if not self._insert_user(tx, user):
                 user = tx.find_user(caller.user_id)
         if user is None:
             raise NotFound("user")
@@ -79,7 +79,7 @@ class Accounts:
         made = make_key(self._random_bytes)
 
         def create(tx: Transaction) -> Key:
-            if not tx.insert_user(user):
+            if not self._insert_user(tx, user):
                 raise AlreadyExists("user")
             self._audit(tx, actor, "user.create", user.user_id, "", user.tier)
             return self._insert_key(tx, made, user.user_id, actor)
@@ -101,6 +101,7 @@ class Accounts:
                 return before, tier
             after = replace(before, tier=tier, tier_version=before.tier_version + 1)
             tx.update_tier(user_id, tier, after.tier_version)
+            tx.note_terms(user_id, now_ms)
             tx.enqueue_tier_change(after, now_ms)
             self._audit(tx, actor, "user.tier", user_id, before.tier, tier)
             return after, before.tier
@@ -156,6 +157,12 @@ class Accounts:
 
     def _new_user(self, user_id: str, email: str, tier: str) -> User:
         return User(user_id, email, tier, 1, UserStatus.ACTIVE, self._clock.now_ms())
+
+    def _insert_user(self, tx: Transaction, user: User) -> bool:
+        if not tx.insert_user(user):
+            return False
+        tx.note_terms(user.user_id, user.create_time_ms)
+        return True
 
     def _known(self, tier: str) -> str:
         if tier not in self._plans:

@@ -7,8 +7,9 @@ from typing import Any
 from headgate.quota.v1 import ledger_pb2 as pb
 from headgate.quota.v1 import ledger_pb2_grpc
 
-from services.quota import audit_wire
+from services.quota import audit_wire, economics_wire
 from services.quota.audit_log import AuditLog
+from services.quota.economics import Economics
 
 NAME = pb.DESCRIPTOR.services_by_name["LedgerService"].full_name
 Context = Any
@@ -18,8 +19,9 @@ Context = Any
 class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
     """Serves headgate.quota.v1.LedgerService."""
 
-    def __init__(self, audit: AuditLog) -> None:
+    def __init__(self, audit: AuditLog, economics: Economics) -> None:
         self._audit = audit
+        self._economics = economics
 
     async def ListAudit(self, request: pb.ListAuditRequest, context: Context) -> pb.ListAuditResponse:
         return audit_wire.page(await self._audit.page(*audit_wire.read_page(request)))
@@ -27,3 +29,9 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
     async def RecordAudit(self, request: pb.RecordAuditRequest, context: Context) -> pb.RecordAuditResponse:
         await self._audit.record(audit_wire.read_records(request))
         return pb.RecordAuditResponse()
+
+    async def GetEconomics(self, request: pb.GetEconomicsRequest, context: Context) -> pb.GetEconomicsResponse:
+        return economics_wire.report(await self._economics.report(*economics_wire.read_report(request)))
+
+    async def GetStatement(self, request: pb.GetStatementRequest, context: Context) -> pb.GetStatementResponse:
+        return economics_wire.statement(await self._economics.statement(*economics_wire.read_statement(request)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 
 from services.quota.plans import Tier
@@ -127,6 +128,103 @@ class TierChange:
     user_id: str
     tier: str
     tier_version: int
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a user had agreed to."""
+
+    user_id: str
+    tier: str
+    own_price_nano_usd_per_month: int | None
+
+
+@dataclass(frozen=True)
+class HeldTerms:
+    """How many users had agreed to the same."""
+
+    tier: str
+    own_price_nano_usd_per_month: int | None
+    users: int
+
+
+@dataclass(frozen=True)
+class Revenue:
+    """What a user brought in on a day, by the terms held at its end."""
+
+    day: str
+    user_id: str
+    tier: str
+    revenue_nano_usd: int
+
+
+@dataclass(frozen=True)
+class TierDay:
+    """A closed day of a tier: users who held it at the day's end, and what they brought in."""
+
+    day: str
+    tier: str
+    users: int
+    revenue_nano_usd: int
+
+
+@dataclass(frozen=True)
+class Use:
+    """What was used, and what it cost; the fields are the sums that the tables keep."""
+
+    requests: int = 0
+    completed: int = 0
+    cached: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_write_input_tokens: int = 0
+    cost_nano_usd: int = 0
+    saved_by_equals_nano_usd: int = 0
+    saved_by_prompt_cache_nano_usd: int = 0
+
+    def __add__(self, other: Use) -> Use:
+        return Use(*map(operator.add, astuple(self), astuple(other)))
+
+
+@dataclass(frozen=True)
+class Margin:
+    """What came in and what went out."""
+
+    revenue_nano_usd: int = 0
+    use: Use = field(default_factory=Use)
+
+    def __add__(self, other: Margin) -> Margin:
+        return Margin(self.revenue_nano_usd + other.revenue_nano_usd, self.use + other.use)
+
+    @property
+    def margin_nano_usd(self) -> int:
+        """Revenue less cost."""
+        return self.revenue_nano_usd - self.use.cost_nano_usd
+
+    @property
+    def unsustainable(self) -> bool:
+        """Whether it costs more than it brings in."""
+        return self.margin_nano_usd < 0
+
+
+@dataclass(frozen=True)
+class UserMargin:
+    """A user's margin; the tier is empty where there is no such user any more."""
+
+    user_id: str
+    tier: str
+    margin: Margin
+
+
+@dataclass(frozen=True)
+class Window:
+    """Days to look at. On open ones, which are not closed yet, the terms held count, at `prices` a month by tier."""
+
+    first: str
+    last: str
+    open_days: Sequence[str]
+    prices: Mapping[str, int]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from services.quota.model import AuditEntry, Charge, Key, Reservation, StoredKey, TierChange, User, UserStatus
+from services.quota.model import (
+    AuditEntry,
+    Charge,
+    HeldTerms,
+    Key,
+    Reservation,
+    Revenue,
+    StoredKey,
+    Terms,
+    TierChange,
+    TierDay,
+    Use,
+    User,
+    UserMargin,
+    UserStatus,
+    Window,
+)
 from services.quota.reservations import Answer
 
 T = TypeVar("T")
@@ -44,6 +60,65 @@ class Transaction(Protocol):
     def revoke_key(self, key_id: str, now_ms: int) -> None: ...
     def list_keys(self, user_id: str, limit: int) -> list[Key]:
         """Newest first."""
+        ...
+
+    def note_terms(self, user_id: str, now_ms: int) -> None:
+        """Keeps what the user's row says now as their terms from now on; belongs to every change of them."""
+        ...
+
+    def mend_terms(self, now_ms: int) -> None:
+        """Notes terms that a release without that table changed."""
+        ...
+
+    def first_terms_ms(self) -> int | None: ...
+    def list_held(self, end_ms: int, after: str, limit: int) -> list[Terms]:
+        """Terms held just before `end_ms`, by user, behind the user `after`."""
+        ...
+
+    def sum_held(self, end_ms: int) -> list[HeldTerms]:
+        """The same of all users, counted."""
+        ...
+
+    def insert_revenue(self, rows: Sequence[Revenue]) -> None:
+        """Keeps what is new."""
+        ...
+
+    def sum_revenue(self, day: str) -> dict[str, int]:
+        """What was kept of a day, by tier."""
+        ...
+
+    def insert_tier_days(self, rows: Sequence[TierDay]) -> None:
+        """Closes their day; keeps what is new."""
+        ...
+
+    def last_closed_day(self) -> str:
+        """Empty if there is none."""
+        ...
+
+    def has_pending(self, first: str, last: str) -> bool:
+        """Whether a request that took a place of these days has not been settled."""
+        ...
+
+    def list_tier_days(self, window: Window) -> list[TierDay]: ...
+    def sum_use_by_day_and_tier(self, window: Window) -> dict[tuple[str, str], Use]: ...
+    def sum_use_by_model(self, window: Window) -> list[tuple[str, Use]]:
+        """Dearest first."""
+        ...
+
+    def sum_use_by_kind(self, window: Window) -> list[tuple[str, Use]]:
+        """Dearest first."""
+        ...
+
+    def list_top_users(self, window: Window, limit: int) -> list[UserMargin]:
+        """By cost, dearest first."""
+        ...
+
+    def list_unprofitable_users(self, window: Window, limit: int) -> list[UserMargin]:
+        """Who cost more than they brought in, most first."""
+        ...
+
+    def list_user_margins(self, window: Window, after: str, limit: int) -> list[UserMargin]:
+        """By id, behind `after`."""
         ...
 
     def insert_reservation(self, row: Reservation) -> bool:

@@ -6,10 +6,48 @@ writes this one construct for both.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Text, and_, bindparam, delete, func, select, tuple_, update
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    case,
+    delete,
+    desc,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
-from services.quota.tables import audit, charges, days, keys, outbox, reservations, unresolved, users
+from services.clock import next_day_ms
+from services.quota.model import Window
+from services.quota.revenue import day_revenue
+from services.quota.tables import (
+    SUMS,
+    audit,
+    charges,
+    days,
+    hours,
+    keys,
+    outbox,
+    reservations,
+    revenue,
+    terms,
+    tier_days,
+    unresolved,
+    users,
+)
 
 FIND_USER = select(users).where(users.c.user_id == bindparam("id"))
 LOCK_USER = FIND_USER.with_for_update()
@@ -36,6 +74,128 @@ LIST_KEYS = (
 )
 INSERT_KEY = insert(keys)
 REVOKE_KEY = update(keys).where(keys.c.key_id == bindparam("id")).values(revoke_time_ms=bindparam("now_ms"))
+
+_own_price = terms.c.own_price_nano_usd_per_month
+_agreed = (terms.c.user_id, terms.c.from_ms, terms.c.tier, _own_price)
+NOTE_TERMS = insert(terms).from_select(
+    _agreed,
+    select(users.c.user_id, bindparam("now_ms", type_=BigInteger), users.c.tier, users.c.own_price_nano_usd_per_month)
+    .where(users.c.user_id == bindparam("id")),
+)  # fmt: skip
+_newest = select(func.max(terms.c.number)).group_by(terms.c.user_id)
+MEND_TERMS = insert(terms).from_select(
+    _agreed,
+    select(
+        users.c.user_id,
+        # Who has none had these since they came, as far as anybody knows.
+        case((terms.c.number.is_(None), users.c.create_time_ms), else_=bindparam("now_ms", type_=BigInteger)),
+        users.c.tier,
+        users.c.own_price_nano_usd_per_month,
+    )
+    .join_from(users, terms, and_(terms.c.user_id == users.c.user_id, terms.c.number.in_(_newest)), isouter=True)
+    .where(
+        or_(
+            terms.c.number.is_(None),
+            terms.c.tier != users.c.tier,
+            func.coalesce(_own_price, -1) != func.coalesce(users.c.own_price_nano_usd_per_month, -1),
+        )
+    ),
+)
+FIRST_TERMS = select(func.min(terms.c.from_ms))
+# By number and not by time: of two changes, the one that was committed later holds, whatever clocks said.
+_before_end = _newest.where(terms.c.from_ms < bindparam("end_ms"))
+LIST_HELD = (
+    select(terms.c.user_id, terms.c.tier, _own_price)
+    .where(
+        terms.c.number.in_(
+            _before_end.where(terms.c.user_id > bindparam("after"))
+            .order_by(terms.c.user_id)
+            .limit(bindparam("most"))
+        )
+    )
+    .order_by(terms.c.user_id)
+)  # fmt: skip
+SUM_HELD = (
+    select(terms.c.tier, _own_price, func.count().label("users"))
+    .where(terms.c.number.in_(_before_end))
+    .group_by(terms.c.tier, _own_price)
+)
+INSERT_REVENUE = insert(revenue).on_conflict_do_nothing()
+SUM_REVENUE = (
+    select(revenue.c.tier, func.sum(revenue.c.revenue_nano_usd).label("sum"))
+    .where(revenue.c.day == bindparam("of_day"))
+    .group_by(revenue.c.tier)
+)
+INSERT_TIER_DAYS = insert(tier_days).on_conflict_do_nothing()
+LAST_CLOSED_DAY = select(func.max(tier_days.c.day))
+
+# A pending reservation is one without that time, by which there is an index.
+HAS_PENDING = select(
+    exists().where(
+        reservations.c.settle_time_ms.is_(None), reservations.c.day.between(bindparam("first"), bindparam("last"))
+    )
+)
+LIST_TIER_DAYS = select(tier_days).where(tier_days.c.day.between(bindparam("first"), bindparam("last")))
+
+
+def _sums(of: FromClause) -> list[ColumnElement[int]]:
+    return [func.sum(of.c[name]).label(name) for name in SUMS]
+
+
+def _use_by(*groups: ColumnElement[Any]) -> Select[Any]:
+    hour = hours.c.hour.between(bindparam("first_hour"), bindparam("last_hour"))
+    return select(*groups, *_sums(hours)).where(hour).group_by(*groups)
+
+
+_date = (hours.c.hour // 24).label("date")
+USE_BY_DAY_AND_TIER = _use_by(_date, hours.c.tier)
+USE_BY_MODEL = _use_by(hours.c.model.label("name")).order_by(desc("cost_nano_usd"), "name")
+USE_BY_KIND = _use_by(hours.c.kind.label("name")).order_by(desc("cost_nano_usd"), "name")
+
+
+def user_margins(window: Window) -> Select[Any]:
+    """Use and revenue of each user who has any in these days; with the tier held now."""
+    none = [literal(0, BigInteger).label(name) for name in SUMS]
+    in_window = [table.c.day.between(window.first, window.last) for table in (days, revenue)]
+    price = func.coalesce(_own_price, case(window.prices, value=terms.c.tier, else_=literal(0, BigInteger)))
+    parts = [
+        select(days.c.user_id, *(days.c[name] for name in SUMS), literal(0, BigInteger).label("revenue"))
+        .where(in_window[0]),
+        select(revenue.c.user_id, *none, revenue.c.revenue_nano_usd).where(in_window[1]),
+        *(
+            select(terms.c.user_id, *none, day_revenue(price, day))
+            .where(terms.c.number.in_(_newest.where(terms.c.from_ms < next_day_ms(day))))
+            for day in window.open_days
+        ),
+    ]  # fmt: skip
+    each = union_all(*parts).subquery()
+    sums = [*_sums(each), func.sum(each.c.revenue).label("revenue")]
+    by_user = select(each.c.user_id, *sums).group_by(each.c.user_id).subquery()
+    return select(by_user, func.coalesce(users.c.tier, "").label("tier")).join_from(
+        by_user, users, users.c.user_id == by_user.c.user_id, isouter=True
+    )
+
+
+def top_users(window: Window) -> Select[Any]:
+    """Those who cost most."""
+    margins = user_margins(window)
+    cost = margins.selected_columns.cost_nano_usd
+    return margins.where(cost > 0).order_by(cost.desc(), margins.selected_columns.user_id).limit(bindparam("most"))
+
+
+def unprofitable_users(window: Window) -> Select[Any]:
+    """Those who cost most beyond what they brought in."""
+    margins = user_margins(window)
+    beyond = margins.selected_columns.cost_nano_usd - margins.selected_columns.revenue
+    return margins.where(beyond > 0).order_by(beyond.desc(), margins.selected_columns.user_id).limit(bindparam("most"))
+
+
+def users_in_order(window: Window) -> Select[Any]:
+    """A page of users by id."""
+    margins = user_margins(window)
+    user_id = margins.selected_columns.user_id
+    return margins.where(user_id > bindparam("after")).order_by(user_id).limit(bindparam("most"))
+
 
 INSERT_RESERVATION = insert(reservations).on_conflict_do_nothing().returning(reservations.c.request_id)
 FIND_RESERVATION = select(reservations).where(reservations.c.request_id == bindparam("id"))

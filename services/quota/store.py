@@ -8,21 +8,32 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, RowMapping
 
+from services.clock import DAY_MS, next_day_ms, utc_day
 from services.quota import statements as sql
 from services.quota.model import (
     AuditEntry,
     Charge,
+    HeldTerms,
     Key,
+    Margin,
     Reservation,
     ReservationState,
+    Revenue,
     StoredKey,
+    Terms,
     TierChange,
+    TierDay,
+    Use,
     User,
+    UserMargin,
     UserStatus,
+    Window,
 )
 from services.quota.ports import Transaction
+from services.quota.tables import SUMS
 from services.sql import Database
 
+HOUR_MS = 3_600_000
 T = TypeVar("T")
 
 
@@ -82,6 +93,60 @@ class SqlTransaction:
 
     def list_keys(self, user_id: str, limit: int) -> list[Key]:
         return [Key(**row) for row in self._all(sql.LIST_KEYS, id=user_id, most=limit)]
+
+    def note_terms(self, user_id: str, now_ms: int) -> None:
+        self._run(sql.NOTE_TERMS, id=user_id, now_ms=now_ms)
+
+    def mend_terms(self, now_ms: int) -> None:
+        self._run(sql.MEND_TERMS, now_ms=now_ms)
+
+    def first_terms_ms(self) -> int | None:
+        first: int | None = self._connection.execute(sql.FIRST_TERMS).scalar_one()
+        return first
+
+    def list_held(self, end_ms: int, after: str, limit: int) -> list[Terms]:
+        return [Terms(**row) for row in self._all(sql.LIST_HELD, end_ms=end_ms, after=after, most=limit)]
+
+    def sum_held(self, end_ms: int) -> list[HeldTerms]:
+        return [HeldTerms(**row) for row in self._all(sql.SUM_HELD, end_ms=end_ms)]
+
+    def insert_revenue(self, rows: Sequence[Revenue]) -> None:
+        if rows:
+            self._connection.execute(sql.INSERT_REVENUE, [asdict(row) for row in rows])
+
+    def sum_revenue(self, day: str) -> dict[str, int]:
+        return {row["tier"]: int(row["sum"]) for row in self._all(sql.SUM_REVENUE, of_day=day)}
+
+    def insert_tier_days(self, rows: Sequence[TierDay]) -> None:
+        self._connection.execute(sql.INSERT_TIER_DAYS, [asdict(row) for row in rows])
+
+    def last_closed_day(self) -> str:
+        return self._connection.execute(sql.LAST_CLOSED_DAY).scalar_one() or ""
+
+    def has_pending(self, first: str, last: str) -> bool:
+        return bool(self._connection.execute(sql.HAS_PENDING, {"first": first, "last": last}).scalar_one())
+
+    def list_tier_days(self, window: Window) -> list[TierDay]:
+        return [TierDay(**row) for row in self._all(sql.LIST_TIER_DAYS, first=window.first, last=window.last)]
+
+    def sum_use_by_day_and_tier(self, window: Window) -> dict[tuple[str, str], Use]:
+        rows = self._all(sql.USE_BY_DAY_AND_TIER, **_hours(window))
+        return {(utc_day(row["date"] * DAY_MS), row["tier"]): _use(row) for row in rows}
+
+    def sum_use_by_model(self, window: Window) -> list[tuple[str, Use]]:
+        return [(row["name"], _use(row)) for row in self._all(sql.USE_BY_MODEL, **_hours(window))]
+
+    def sum_use_by_kind(self, window: Window) -> list[tuple[str, Use]]:
+        return [(row["name"], _use(row)) for row in self._all(sql.USE_BY_KIND, **_hours(window))]
+
+    def list_top_users(self, window: Window, limit: int) -> list[UserMargin]:
+        return [_user_margin(row) for row in self._all(sql.top_users(window), most=limit)]
+
+    def list_unprofitable_users(self, window: Window, limit: int) -> list[UserMargin]:
+        return [_user_margin(row) for row in self._all(sql.unprofitable_users(window), most=limit)]
+
+    def list_user_margins(self, window: Window, after: str, limit: int) -> list[UserMargin]:
+        return [_user_margin(row) for row in self._all(sql.users_in_order(window), after=after, most=limit)]
 
     def insert_reservation(self, row: Reservation) -> bool:
         return self._one(sql.INSERT_RESERVATION, **asdict(row)) is not None
@@ -177,3 +242,17 @@ def _update(before: Reservation, after: Reservation) -> dict[str, Any]:
     changed = asdict(after)
     del changed["request_id"], changed["user_id"]
     return {**changed, **guards}
+
+
+def _hours(window: Window) -> dict[str, int]:
+    first_ms, end_ms = next_day_ms(window.first) - DAY_MS, next_day_ms(window.last)
+    return {"first_hour": first_ms // HOUR_MS, "last_hour": end_ms // HOUR_MS - 1}
+
+
+def _use(row: RowMapping) -> Use:
+    # PostgreSQL's sums of whole numbers are decimals.
+    return Use(**{name: int(row[name]) for name in SUMS})
+
+
+def _user_margin(row: RowMapping) -> UserMargin:
+    return UserMargin(row["user_id"], row["tier"], Margin(int(row["revenue"]), _use(row)))
