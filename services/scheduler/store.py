@@ -194,7 +194,7 @@ def _submit(
     request = accepted(s, terms, now_ms)
     if source and (ended := sharing.answered(connection, request, source, now_ms)):
         # It takes no room and no turn: that there is none is no reason to refuse it.
-        return _insert(connection, s, ended), False
+        return _insert(connection, s, *ended), False
     if full:
         raise full
     if count >= terms.outstanding:
@@ -204,12 +204,14 @@ def _submit(
     return _insert(connection, s, request), False
 
 
-def _insert(connection: Connection, s: Submission, request: Request) -> Request:
+def _insert(connection: Connection, s: Submission, request: Request, saved_nano_usd: int = 0) -> Request:
     row = {name: getattr(request, name) for name in _GIVEN}
     row |= {"prompt": s.prompt, "generation": s.generation, "state": request.state.value}
     if request.state.ended:
         row |= {name: getattr(request, name) for name in sharing.GIVEN} | {"counted": True}
-        connection.execute(sql.TELL_QUOTA, rows.settlement(request, final=True, counted=True))
+        connection.execute(
+            sql.TELL_QUOTA, rows.settlement(request, final=True, counted=True, saved_nano_usd=saved_nano_usd)
+        )
     return replace(request, acceptance=connection.execute(sql.ACCEPT, row).scalar_one())
 
 
@@ -241,7 +243,8 @@ def _finish(
         return []
     if request.cache_key and not (end.state is State.COMPLETED and end.reusable):
         connection.execute(sharing.FORGET, {"row": request.acceptance})
-    return [_settle(connection, request, turns), *sharing.share(connection, request, end, parked, now_ms)]
+    total = _settle(connection, request, turns)
+    return [total, *sharing.share(connection, total, end, parked, now_ms)]
 
 
 def _requeue(
