@@ -18,16 +18,19 @@ from services import process, sql
 from services.clock import Clock, SystemClock
 from services.config import ConfigError
 from services.ids import derived_key
+from services.pricing import PriceList, read_prices
 from services.process import StartError
 from services.quota import ledger_servicer
 from services.quota.accounts import Accounts
 from services.quota.audit_log import AuditLog
 from services.quota.closing import Closing
 from services.quota.economics import Economics
+from services.quota.ledger import Ledger
 from services.quota.places import Places
 from services.quota.plans import Plans, read_plans
 from services.quota.ports import Store
 from services.quota.refusals import refusal_for
+from services.quota.reports import Reports
 from services.quota.resolver import Resolver
 from services.quota.scheduler_client import REPEATABLE, GrpcScheduler
 from services.quota.servicer import NAME, QuotaServicer
@@ -36,6 +39,7 @@ from services.quota.store import SqlStore
 from services.quota.tier_changes import TierChangeDelivery
 from services.rpc.channel import open_channel
 from services.rpc.server import Server
+from services.settings import config_dir
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "quota_version"
@@ -64,22 +68,30 @@ class Service:
     closing: Closing
 
 
-def build(settings: Settings, plans: Plans, store: Store, scheduler_channel: grpc.aio.Channel, clock: Clock) -> Service:
+def build(
+    settings: Settings,
+    plans: Plans,
+    prices: PriceList,
+    store: Store,
+    scheduler_channel: grpc.aio.Channel,
+    clock: Clock,
+) -> Service:
     """Wires the parts together; starts none."""
     scheduler = GrpcScheduler(scheduler_channel, plans)
     accounts = Accounts(store, plans, clock, secrets.token_bytes)
     places = Places(store, plans, accounts, scheduler, clock, derived_key(settings.secret, "request-id"))
     server = Server([NAME, ledger_servicer.NAME], refusal_for, tls=settings.tls)
-    quota_pb2_grpc.add_QuotaServiceServicer_to_server(QuotaServicer(accounts, places, plans), server.grpc)
-    ledger = ledger_servicer.LedgerServicer(AuditLog(store), Economics(store, plans, clock))
-    ledger_pb2_grpc.add_LedgerServiceServicer_to_server(ledger, server.grpc)
+    servicer = QuotaServicer(accounts, places, Ledger(store, prices, clock), plans)
+    quota_pb2_grpc.add_QuotaServiceServicer_to_server(servicer, server.grpc)
+    answers = ledger_servicer.LedgerServicer(AuditLog(store), Economics(store, plans, clock), Reports(store, clock))
+    ledger_pb2_grpc.add_LedgerServiceServicer_to_server(answers, server.grpc)
     closing = Closing(store, plans, clock)
     return Service(server, Resolver(store, places, clock), TierChangeDelivery(store, scheduler, clock), closing)
 
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """Serves until `stopping` is set, then drains: calls finish, loops end, the database closes."""
-    plans = _read_plans(settings.plans_file)
+    plans, prices = _read_plans(settings.plans_file), _read_prices()
     await _prepare_schema(settings.database_url, migrate=settings.migrate_at_start)
     async with contextlib.AsyncExitStack() as stack:
         database = sql.connect(settings.database_url)
@@ -91,7 +103,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
                 settings.scheduler_address, tls=settings.tls, deadline_s=SCHEDULER_DEADLINE_S, safe_to_repeat=REPEATABLE
             )
         )
-        service = build(settings, plans, store, channel, SystemClock())
+        service = build(settings, plans, prices, store, channel, SystemClock())
         for loop in (service.resolver.run(), service.tier_changes.run(), service.closing.run()):
             stack.push_async_callback(_stop, asyncio.create_task(loop))
         try:
@@ -125,6 +137,13 @@ def _read_plans(file: str) -> Plans:
         return read_plans(Path(file).read_text(), file)
     except (OSError, UnicodeDecodeError) as error:
         raise StartError(f"HEADGATE_PLANS_FILE: {file} cannot be read ({error}).") from error
+    except ConfigError as error:
+        raise StartError(f"{error}.") from error
+
+
+def _read_prices() -> PriceList:
+    try:
+        return read_prices(config_dir() / "prices.yaml")
     except ConfigError as error:
         raise StartError(f"{error}.") from error
 

@@ -12,24 +12,18 @@ from services.quota import model
 from services.quota.economics import DayMargin, Report, Statement
 from services.quota.model import Invalid
 from services.quota.revenue import month_bounds
-from services.quota.wire import read_text
+from services.quota.wire import read_range, read_text
 
 
 def read_report(message: pb.GetEconomicsRequest) -> tuple[int, int]:
     """How many days, and how many users."""
-    return _range("days", message.days, 366, usual=30), _range("top_users", message.top_users, 100, usual=10)
+    return read_range("days", message.days, 366, usual=30), read_range("top_users", message.top_users, 100, usual=10)
 
 
 def read_statement(message: pb.GetStatementRequest) -> tuple[str, int, str]:
     """The month, how many users, and behind which."""
-    size = _range("page_size", message.page_size, 1_000, usual=1_000)
+    size = read_range("page_size", message.page_size, 1_000, usual=1_000)
     return _month("month", message.month), size, read_text("page_token", message.page_token, 128, least=0)
-
-
-def _range(field: str, value: int, most: int, *, usual: int) -> int:
-    if not 0 <= value <= most:
-        raise Invalid(field, f"must be 1 to {most}, or 0 for {usual}")
-    return value or usual
 
 
 def _month(field: str, value: str) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 from headgate.quota.v1 import ledger_pb2 as pb
 from headgate.quota.v1 import ledger_pb2_grpc
 
-from services.quota import audit_wire, economics_wire
+from services.quota import audit_wire, economics_wire, reports_wire
 from services.quota.audit_log import AuditLog
 from services.quota.economics import Economics
+from services.quota.reports import Reports
 
 NAME = pb.DESCRIPTOR.services_by_name["LedgerService"].full_name
 Context = Any
@@ -19,9 +20,10 @@ Context = Any
 class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
     """Serves headgate.quota.v1.LedgerService."""
 
-    def __init__(self, audit: AuditLog, economics: Economics) -> None:
+    def __init__(self, audit: AuditLog, economics: Economics, reports: Reports) -> None:
         self._audit = audit
         self._economics = economics
+        self._reports = reports
 
     async def ListAudit(self, request: pb.ListAuditRequest, context: Context) -> pb.ListAuditResponse:
         return audit_wire.page(await self._audit.page(*audit_wire.read_page(request)))
@@ -35,3 +37,9 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
 
     async def GetStatement(self, request: pb.GetStatementRequest, context: Context) -> pb.GetStatementResponse:
         return economics_wire.statement(await self._economics.statement(*economics_wire.read_statement(request)))
+
+    async def ListUsers(self, request: pb.ListUsersRequest, context: Context) -> pb.ListUsersResponse:
+        return reports_wire.page(*await self._reports.users(*reports_wire.read_users(request)))
+
+    async def GetUsageReport(self, request: pb.GetUsageReportRequest, context: Context) -> pb.GetUsageReportResponse:
+        return reports_wire.report(await self._reports.usage(reports_wire.read_usage(request)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from services.quota.plans import Tier
 
@@ -69,7 +70,10 @@ class Caller:
 
 @dataclass(frozen=True)
 class Reservation:
-    """The place that a request holds or held; `day` is the UTC day it was taken on."""
+    """The place that a request holds or held; `day` is the UTC day it was taken on.
+
+    `live`: the scheduler is known to have the request, and its settlement has not come.
+    """
 
     request_id: str
     user_id: str
@@ -92,7 +96,7 @@ class DayUsage:
 
 @dataclass(frozen=True)
 class Charge:
-    """What one turn cost; unique by (request, attempt, turn)."""
+    """What one turn cost; unique by (request, attempt, turn). `day` is that of its request."""
 
     request_id: str
     attempt: int
@@ -109,6 +113,15 @@ class Charge:
     estimated: bool
     day: str
     end_time_ms: int
+    tier: str
+
+    @property
+    def key(self) -> ChargeKey:
+        """What it is unique by."""
+        return self.request_id, self.attempt, self.turn
+
+
+ChargeKey = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
@@ -116,8 +129,22 @@ class Settlement:
     """How a request ended (`counted` is None where only charges are told)."""
 
     request_id: str
+    user_id: str
     counted: bool | None
     charges: Sequence[Charge]
+    tier: str = ""
+    """Empty from a scheduler that does not tell."""
+    completed: bool = False
+    cached: bool = False
+    saved_nano_usd: int = 0
+    kind: str = ""
+    model: str = ""
+
+
+UserDay = tuple[str, str]
+"""User and day."""
+Hour = tuple[int, str, str, str]
+"""Hour since 1970, tier, model, kind."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +211,10 @@ class Use:
     saved_by_prompt_cache_nano_usd: int = 0
 
     def __add__(self, other: Use) -> Use:
-        return Use(*map(operator.add, astuple(self), astuple(other)))
+        return Use(*map(operator.add, vars(self).values(), vars(other).values()))
+
+    def __sub__(self, other: Use) -> Use:
+        return Use(*map(operator.sub, vars(self).values(), vars(other).values()))
 
 
 @dataclass(frozen=True)
@@ -237,6 +267,57 @@ class AuditEntry:
     subject: str
     old: str
     new: str
+
+
+@dataclass(frozen=True)
+class UsersQuery:
+    """Which users; `sort` is cost, requests or tokens."""
+
+    sort: str
+    days: int
+    page_size: int
+    prefix: str = ""
+    tier: str = ""
+
+
+class UsersCursor(NamedTuple):
+    """Where a page ended. It keeps the days, so that pages fit together over midnight."""
+
+    first_day: str
+    last_day: str
+    value: int
+    user_id: str
+
+
+@dataclass(frozen=True)
+class UserRow:
+    """A user with what they used and brought in."""
+
+    user_id: str
+    email: str
+    tier: str
+    status: UserStatus
+    sorted_by: int
+    use: Use = Use()
+    revenue_nano_usd: int = 0
+
+
+@dataclass(frozen=True)
+class UsageQuery:
+    """Which report; `group` is tier, model, kind or nothing."""
+
+    days: int
+    hourly: bool
+    group: str
+
+
+@dataclass(frozen=True)
+class UsageRow:
+    """Use in the hour, or in the day that begins with it."""
+
+    hour: int
+    group: str
+    use: Use
 
 
 class Unauthenticated(Exception):

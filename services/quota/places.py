@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.clock import Clock, next_day_ms, utc_day
@@ -20,16 +19,14 @@ from services.quota.model import (
     NotFound,
     Reservation,
     ReservationState,
-    Settlement,
     User,
 )
 from services.quota.plans import Plans, Tier
 from services.quota.ports import Scheduler, SchedulerUnreachable, Store, Transaction
-from services.quota.reservations import holds_place
+from services.quota.reservations import freed_places, holds_place
 
 log = logging.getLogger(__name__)
 KEYS_REMEMBERED = 100_000
-Change = tuple[Reservation, Reservation]
 
 
 @dataclass(frozen=True)
@@ -127,33 +124,12 @@ class Places:
 
         def run(tx: Transaction) -> None:
             rows = tx.lock_reservations(list(answers))
-            self._change(tx, [(row, reservations.accounted(row, answers[row.request_id], now_ms)) for row in rows])
+            changes = [(row, reservations.accounted(row, answers[row.request_id], now_ms)) for row in rows]
+            changed = [(before, after) for before, after in changes if after != before]
+            tx.update_reservations(changed)
+            tx.add_to_days(freed_places(changed), {})
 
         await self._store.write(run)
-
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Records ends and charges; repeating it changes nothing."""
-        now_ms = self._clock.now_ms()
-        ended: dict[str, bool] = {}
-        for settlement in settlements:
-            if settlement.counted is not None:
-                ended.setdefault(settlement.request_id, settlement.counted)
-        charges = [charge for settlement in settlements for charge in settlement.charges]
-
-        def run(tx: Transaction) -> None:
-            rows = tx.lock_reservations(list(ended))
-            self._change(tx, [(row, reservations.settled(row, ended[row.request_id], now_ms)) for row in rows])
-            tx.record_charges(charges)
-
-        await self._store.write(run)
-
-    def _change(self, tx: Transaction, changes: Iterable[Change]) -> None:
-        changed = [(before, after) for before, after in changes if after != before]
-        tx.update_reservations(changed)
-        freed = Counter((b.user_id, b.day) for b, a in changed if holds_place(b) and not holds_place(a))
-        # In one order everywhere, so that two batches cannot wait for each other.
-        for (user_id, day), places in sorted(freed.items()):
-            tx.give_back(user_id, day, places)
 
     def _bounds(self, tier: Tier, day: str) -> tuple[int, int]:
         return tier.requests_per_day, next_day_ms(day)

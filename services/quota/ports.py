@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from services.quota.model import (
     AuditEntry,
     Charge,
+    ChargeKey,
     HeldTerms,
+    Hour,
     Key,
     Reservation,
     Revenue,
@@ -16,9 +18,15 @@ from services.quota.model import (
     Terms,
     TierChange,
     TierDay,
+    UsageQuery,
+    UsageRow,
     Use,
     User,
+    UserDay,
     UserMargin,
+    UserRow,
+    UsersCursor,
+    UsersQuery,
     UserStatus,
     Window,
 )
@@ -142,11 +150,43 @@ class Transaction(Protocol):
         """Takes one place if fewer than `limit` are taken; the new count, or None."""
         ...
 
-    def give_back(self, user_id: str, day: str, places: int) -> None: ...
     def count_used(self, user_id: str, day: str) -> int: ...
 
-    def record_charges(self, charges: Sequence[Charge]) -> None:
-        """Keeps what is new; what the provider reported replaces an estimate, never the other way."""
+    def add_to_days(self, freed: Mapping[UserDay, int], uses: Mapping[UserDay, Use]) -> None:
+        """Gives places back and adds what was used."""
+        ...
+
+    def add_to_hours(self, uses: Mapping[Hour, Use]) -> None: ...
+    def list_tiers_of(self, user_ids: Sequence[str]) -> dict[str, str]:
+        """The tiers that those of them who exist have now."""
+        ...
+
+    def insert_charges(self, charges: Sequence[Charge]) -> set[ChargeKey]:
+        """Inserts those that are not there; which these were. Waits for concurrent inserts to end."""
+        ...
+
+    def lock_estimates(self, request_ids: Sequence[str]) -> list[Charge]:
+        """The estimated charges of those requests, locked in order of their keys."""
+        ...
+
+    def replace_charges(self, charges: Sequence[Charge]) -> None:
+        """Puts them in place of those with their keys, which are locked."""
+        ...
+
+    def list_users(self, query: UsersQuery, after: UsersCursor) -> list[UserRow]:
+        """Highest first, behind `after`, without their use and revenue."""
+        ...
+
+    def uses_of(self, user_ids: Sequence[str], first_day: str, last_day: str) -> dict[str, Use]:
+        """Use by user, of those who had any."""
+        ...
+
+    def revenue_of(self, user_ids: Sequence[str], first_day: str, last_day: str) -> dict[str, int]:
+        """Revenue by user, of those who brought any."""
+        ...
+
+    def list_usage(self, hours: range, query: UsageQuery) -> list[UsageRow]:
+        """Use by hour or day, oldest first."""
         ...
 
     def enqueue_tier_change(self, user: User, now_ms: int) -> None: ...

@@ -9,6 +9,7 @@ from headgate.quota.v1 import quota_pb2_grpc
 
 from services.quota import wire
 from services.quota.accounts import Accounts
+from services.quota.ledger import Ledger
 from services.quota.model import Invalid
 from services.quota.places import Places
 from services.quota.plans import Plans
@@ -21,9 +22,10 @@ Context = Any
 class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
     """Serves headgate.quota.v1.QuotaService."""
 
-    def __init__(self, accounts: Accounts, places: Places, plans: Plans) -> None:
+    def __init__(self, accounts: Accounts, places: Places, ledger: Ledger, plans: Plans) -> None:
         self._accounts = accounts
         self._places = places
+        self._ledger = ledger
         self._plans = plans
 
     async def Authenticate(self, request: pb.AuthenticateRequest, context: Context) -> pb.AuthenticateResponse:
@@ -57,7 +59,7 @@ class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
         return pb.ResolveResponse(reservation=wire.reservation(row))
 
     async def Settle(self, request: pb.SettleRequest, context: Context) -> pb.SettleResponse:
-        await self._places.settle(wire.read_settlements(request))
+        await self._ledger.settle(wire.read_settlements(request))
         return pb.SettleResponse()
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Context) -> pb.GetUsageResponse:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     FromClause,
     Select,
+    Table,
     Text,
     and_,
     bindparam,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    literal_column,
     or_,
     select,
     tuple_,
@@ -237,15 +239,81 @@ TAKE_PLACE = (
     .returning(days.c.used)
 )
 _DAY = and_(days.c.user_id == bindparam("of_user"), days.c.day == bindparam("of_day"))
-GIVE_BACK = update(days).where(_DAY).values(used=days.c.used - bindparam("places"))
 COUNT_USED = select(func.coalesce(func.max(days.c.used), 0)).where(_DAY)
 
-_new_charge = insert(charges)
-RECORD_CHARGE = _new_charge.on_conflict_do_update(
-    index_elements=[charges.c.request_id, charges.c.attempt, charges.c.turn],
-    set_={column.name: _new_charge.excluded[column.name] for column in charges.c if not column.primary_key},
-    where=and_(charges.c.estimated, ~_new_charge.excluded.estimated),
+
+def _add_to(table: Table, *names: str) -> Any:
+    new = insert(table)
+    return new.on_conflict_do_update(
+        index_elements=list(table.primary_key), set_={name: table.c[name] + new.excluded[name] for name in names}
+    )
+
+
+ADD_TO_DAY = _add_to(days, "used", *SUMS)
+ADD_TO_HOUR = _add_to(hours, *SUMS)
+TIERS_OF = select(users.c.user_id, users.c.tier).where(users.c.user_id.in_(bindparam("ids", expanding=True)))
+
+INSERT_CHARGE = insert(charges).on_conflict_do_nothing().returning(*charges.primary_key)
+LOCK_ESTIMATES = (
+    select(charges)
+    .where(charges.c.request_id.in_(bindparam("ids", expanding=True)), charges.c.estimated)
+    .order_by(*charges.primary_key)
+    .with_for_update()
 )
+REPLACE_CHARGE = (
+    update(charges)
+    .where(*(column == bindparam(f"new_{column.name}") for column in charges.primary_key))
+    .values({column.name: bindparam(f"new_{column.name}") for column in charges.c if not column.primary_key})
+)
+
+
+_DAYS = days.c.day.between(bindparam("first_day"), bindparam("last_day"))
+_THEIRS = bindparam("ids", expanding=True)
+
+
+def _users_by(amount: ColumnElement[int]) -> Any:
+    used = select(days.c.user_id, func.sum(amount).label("amount")).where(_DAYS).group_by(days.c.user_id).subquery()
+    sorted_by = func.coalesce(used.c.amount, 0)
+    value, prefix, tier = bindparam("value", type_=BigInteger), bindparam("of_prefix", type_=Text), bindparam("of_tier")
+    begins = [func.substr(column, 1, func.length(prefix)) == prefix for column in (users.c.user_id, users.c.email)]
+    return (
+        select(users.c.user_id, users.c.email, users.c.tier, users.c.status, sorted_by.label("sorted_by"))
+        .join_from(users, used, used.c.user_id == users.c.user_id, isouter=True)
+        .where(or_(sorted_by < value, and_(sorted_by == value, users.c.user_id > bindparam("user_id"))))
+        .where(or_(*begins), or_(tier == "", users.c.tier == tier))
+        .order_by(sorted_by.desc(), users.c.user_id)
+        .limit(bindparam("most"))
+    )
+
+
+USERS_BY = {
+    "cost": _users_by(days.c.cost_nano_usd),
+    "requests": _users_by(days.c.requests),
+    "tokens": _users_by(
+        days.c.input_tokens + days.c.output_tokens + days.c.cache_read_input_tokens + days.c.cache_write_input_tokens
+    ),
+}
+USES_OF = select(days.c.user_id, *_sums(days)).where(days.c.user_id.in_(_THEIRS), _DAYS).group_by(days.c.user_id)
+REVENUE_OF = (
+    select(revenue.c.user_id, func.sum(revenue.c.revenue_nano_usd).label("revenue_nano_usd"))
+    .where(revenue.c.user_id.in_(_THEIRS), revenue.c.day.between(bindparam("first_day"), bindparam("last_day")))
+    .group_by(revenue.c.user_id)
+)
+
+
+def _usage(hourly: bool, group: str) -> Any:
+    # Written out: PostgreSQL does not see that two bound numbers are one expression.
+    start = hours.c.hour if hourly else hours.c.hour - hours.c.hour % literal_column("24")
+    divided = hours.c[group] if group else literal_column("''", Text)
+    return (
+        select(start.label("start"), divided.label("divided"), *_sums(hours))
+        .where(hours.c.hour >= bindparam("first_hour"), hours.c.hour < bindparam("end_hour"))
+        .group_by(start, *([divided] if group else []))
+        .order_by(start, *([divided] if group else []))
+    )
+
+
+USAGE = {(hourly, group): _usage(hourly, group) for hourly in (True, False) for group in ("", "tier", "model", "kind")}
 
 INSERT_TIER_CHANGE = insert(outbox)
 LIST_TIER_CHANGES = (

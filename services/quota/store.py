@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -10,10 +10,13 @@ from sqlalchemy import Connection, RowMapping
 
 from services.clock import DAY_MS, next_day_ms, utc_day
 from services.quota import statements as sql
+from services.quota.ledger import HOUR_MS
 from services.quota.model import (
     AuditEntry,
     Charge,
+    ChargeKey,
     HeldTerms,
+    Hour,
     Key,
     Margin,
     Reservation,
@@ -23,9 +26,15 @@ from services.quota.model import (
     Terms,
     TierChange,
     TierDay,
+    UsageQuery,
+    UsageRow,
     Use,
     User,
+    UserDay,
     UserMargin,
+    UserRow,
+    UsersCursor,
+    UsersQuery,
     UserStatus,
     Window,
 )
@@ -33,7 +42,6 @@ from services.quota.ports import Transaction
 from services.quota.tables import SUMS
 from services.sql import Database
 
-HOUR_MS = 3_600_000
 T = TypeVar("T")
 
 
@@ -176,15 +184,61 @@ class SqlTransaction:
         row = self._one(sql.TAKE_PLACE, user_id=user_id, day=day, most=limit)
         return int(row["used"]) if row else None
 
-    def give_back(self, user_id: str, day: str, places: int) -> None:
-        self._run(sql.GIVE_BACK, of_user=user_id, of_day=day, places=places)
-
     def count_used(self, user_id: str, day: str) -> int:
         return int(self._connection.execute(sql.COUNT_USED, {"of_user": user_id, "of_day": day}).scalar_one())
 
-    def record_charges(self, charges: Sequence[Charge]) -> None:
-        if charges:
-            self._connection.execute(sql.RECORD_CHARGE, [asdict(charge) for charge in charges])
+    def add_to_days(self, freed: Mapping[UserDay, int], uses: Mapping[UserDay, Use]) -> None:
+        # In one order everywhere, so that two batches cannot wait for each other.
+        keys = sorted(freed.keys() | uses.keys())
+        nothing = Use()
+        self._run_each(
+            sql.ADD_TO_DAY,
+            [
+                {"user_id": key[0], "day": key[1], "used": -freed.get(key, 0), **vars(uses.get(key, nothing))}
+                for key in keys
+            ],
+        )
+
+    def add_to_hours(self, uses: Mapping[Hour, Use]) -> None:
+        names = ("hour", "tier", "model", "kind")
+        self._run_each(
+            sql.ADD_TO_HOUR, [dict(zip(names, hour, strict=True)) | vars(uses[hour]) for hour in sorted(uses)]
+        )
+
+    def list_tiers_of(self, user_ids: Sequence[str]) -> dict[str, str]:
+        return {row["user_id"]: row["tier"] for row in self._all(sql.TIERS_OF, ids=user_ids)}
+
+    def insert_charges(self, charges: Sequence[Charge]) -> set[ChargeKey]:
+        if not charges:
+            return set()
+        rows = self._connection.execute(sql.INSERT_CHARGE, [dict(vars(charge)) for charge in charges])
+        return {(row.request_id, row.attempt, row.turn) for row in rows}
+
+    def lock_estimates(self, request_ids: Sequence[str]) -> list[Charge]:
+        return [Charge(**row) for row in self._all(sql.LOCK_ESTIMATES, ids=request_ids)] if request_ids else []
+
+    def replace_charges(self, charges: Sequence[Charge]) -> None:
+        self._run_each(sql.REPLACE_CHARGE, [{f"new_{k}": v for k, v in vars(charge).items()} for charge in charges])
+
+    def list_users(self, query: UsersQuery, after: UsersCursor) -> list[UserRow]:
+        named = {"of_prefix": query.prefix, "of_tier": query.tier, "most": query.page_size}
+        rows = self._all(sql.USERS_BY[query.sort], **named, **after._asdict())
+        return [
+            UserRow(**{**row, "status": UserStatus(row["status"]), "sorted_by": int(row["sorted_by"])}) for row in rows
+        ]
+
+    def uses_of(self, user_ids: Sequence[str], first_day: str, last_day: str) -> dict[str, Use]:
+        rows = self._all(sql.USES_OF, ids=user_ids, first_day=first_day, last_day=last_day)
+        return {row["user_id"]: _use(row) for row in rows}
+
+    def revenue_of(self, user_ids: Sequence[str], first_day: str, last_day: str) -> dict[str, int]:
+        rows = self._all(sql.REVENUE_OF, ids=user_ids, first_day=first_day, last_day=last_day)
+        return {row["user_id"]: int(row["revenue_nano_usd"]) for row in rows}
+
+    def list_usage(self, hours: range, query: UsageQuery) -> list[UsageRow]:
+        statement = sql.USAGE[query.hourly, query.group]
+        rows = self._all(statement, first_hour=hours.start, end_hour=hours.stop)
+        return [UsageRow(row["start"], row["divided"], _use(row)) for row in rows]
 
     def enqueue_tier_change(self, user: User, now_ms: int) -> None:
         self._run(
@@ -211,6 +265,10 @@ class SqlTransaction:
 
     def list_held_tiers(self) -> list[str]:
         return [row["tier"] for row in self._all(sql.HELD_TIERS)]
+
+    def _run_each(self, statement: Any, values: list[dict[str, Any]]) -> None:
+        if values:
+            self._connection.execute(statement, values)
 
     def _run(self, statement: Any, **values: Any) -> None:
         self._connection.execute(statement, values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,6 +19,7 @@ MAX_CHARGES = 100
 """Far above five counted failures of two turns each; lost workers and pauses add attempts."""
 _REQUEST_ID = re.compile(r"req_[0-9A-Za-z]{22}")
 _KEY_ID = re.compile(r"key_[0-9A-Za-z]{11}")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _STATES = {
     ReservationState.PENDING: pb.RESERVATION_STATE_PENDING,
@@ -83,6 +85,23 @@ def read_status(field: str, value: pb.UserStatus) -> UserStatus:
     return _STATUSES[value]
 
 
+def read_range(field: str, value: int, most: int, *, usual: int) -> int:
+    """A number from 1 to `most`; 0 stands for what is usual."""
+    if not 0 <= value <= most:
+        raise Invalid(field, f"must be 1 to {most}, or 0 for {usual}")
+    return value or usual
+
+
+def read_day(field: str, value: str) -> str:
+    """A UTC day from 1970 on, as YYYY-MM-DD."""
+    try:
+        if _DAY.fullmatch(value) and date.fromisoformat(value).year >= 1970:
+            return value
+    except ValueError:
+        pass
+    raise Invalid(field, "must be a day as YYYY-MM-DD, from 1970 on")
+
+
 def read_generation(field: str, value: int) -> int:
     """A generation of a reservation."""
     return _at_least(1, field, value)
@@ -113,11 +132,25 @@ def _settlement(path: str, message: pb.Settlement) -> Settlement:
     user_id = read_user_id(f"{path}.user_id", message.user_id)
     if len(message.charges) > MAX_CHARGES:
         raise Invalid(f"{path}.charges", f"must be at most {MAX_CHARGES}")
-    charges = [_charge(f"{path}.charges[{i}]", item, request_id, user_id) for i, item in enumerate(message.charges)]
-    return Settlement(request_id, message.counted if message.final else None, charges)
+    day = message.day and read_day(f"{path}.day", message.day)
+    charges = [
+        _charge(f"{path}.charges[{i}]", item, request_id, user_id, day) for i, item in enumerate(message.charges)
+    ]
+    return Settlement(
+        request_id,
+        user_id,
+        message.counted if message.final else None,
+        charges,
+        tier=read_text(f"{path}.tier", message.tier, 64, least=0),
+        completed=message.completed,
+        cached=message.cached,
+        saved_nano_usd=_at_least(0, f"{path}.saved_nano_usd", message.saved_nano_usd),
+        kind=read_text(f"{path}.kind", message.kind, 64, least=0),
+        model=read_text(f"{path}.model", message.model, 200, least=0),
+    )
 
 
-def _charge(path: str, message: pb.Charge, request_id: str, user_id: str) -> Charge:
+def _charge(path: str, message: pb.Charge, request_id: str, user_id: str, day: str) -> Charge:
     end_time_ms = read_time_ms(f"{path}.end_time", message, "end_time")
     return Charge(
         request_id=request_id,
@@ -127,8 +160,9 @@ def _charge(path: str, message: pb.Charge, request_id: str, user_id: str) -> Cha
         model=read_text(f"{path}.model", message.model, 200),
         kind=read_text(f"{path}.kind", message.kind, 64, least=0),
         estimated=message.estimated,
-        day=utc_day(end_time_ms),
+        day=day or utc_day(end_time_ms),
         end_time_ms=end_time_ms,
+        tier="",
         **{name: _at_least(0, f"{path}.{name}", getattr(message, name)) for name in _AMOUNTS},
     )
 

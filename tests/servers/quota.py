@@ -8,7 +8,7 @@ import contextlib
 import heapq
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from headgate.scheduler.v1 import scheduler_pb2_grpc
 from sqlalchemy import text
 
 from services import sql
+from services.pricing import read_prices
 from services.quota.__main__ import MIGRATIONS, VERSION_TABLE, Service, build
 from services.quota.plans import Plans, read_plans
 from services.quota.settings import Settings
@@ -185,7 +186,7 @@ class Quota:
 
     async def dump(self) -> dict[str, list[Any]]:
         """Everything the service keeps."""
-        tables = ("users", "keys", "reservations", "days", "charges", "outbox", "audit")
+        tables = ("users", "keys", "reservations", "days", "hours", "charges", "outbox", "audit")
         return {name: sorted(map(tuple, await self.rows(f"SELECT * FROM quota_{name}"))) for name in tables}
 
 
@@ -205,7 +206,8 @@ async def running_quota(url: str) -> AsyncIterator[Quota]:
         settings = Settings(database_url=url, secret=SECRET, scheduler_address=f"unix:{folder}/s")
         clock = VirtualClock()
         to_scheduler = await stack.enter_async_context(open_channel(settings.scheduler_address, deadline_s=DEADLINE_S))
-        service = build(settings, plans, SqlStore(database), to_scheduler, clock)
+        prices = replace(read_prices(config_dir() / "prices.yaml"), in_force_from="2026-01-01")
+        service = build(settings, plans, prices, SqlStore(database), to_scheduler, clock)
         address = f"unix:{folder}/q"
         await service.server.start(address)
         stack.push_async_callback(service.server.drain, grace_s=0)
