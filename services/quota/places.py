@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from services.clock import Clock, next_day_ms, utc_day
@@ -27,6 +27,7 @@ from services.quota.reservations import freed_places, holds_place
 
 log = logging.getLogger(__name__)
 KEYS_REMEMBERED = 100_000
+Change = tuple[Reservation, Reservation]
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,14 @@ class Places:
 
         def run(tx: Transaction) -> None:
             rows = tx.lock_reservations(list(answers))
-            changes = [(row, reservations.accounted(row, answers[row.request_id], now_ms)) for row in rows]
-            changed = [(before, after) for before, after in changes if after != before]
-            tx.update_reservations(changed)
-            tx.add_to_days(freed_places(changed), {})
+            self._change(tx, [(row, reservations.accounted(row, answers[row.request_id], now_ms)) for row in rows])
 
         await self._store.write(run)
+
+    def _change(self, tx: Transaction, changes: Iterable[Change]) -> None:
+        changed = [(before, after) for before, after in changes if after != before]
+        tx.update_reservations(changed)
+        tx.add_to_days(freed_places(changed), {})
 
     def _bounds(self, tier: Tier, day: str) -> tuple[int, int]:
         return tier.requests_per_day, next_day_ms(day)
