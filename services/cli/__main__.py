@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from rich.markup import escape
 
-from services.cli import audit
+from services.cli import audit, usage
 from services.cli.client import Client, CliError
 from services.cli.screen import Progress, Screen, complain, place
 
@@ -109,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     revoke = keys.add_parser("revoke", parents=[admin], help="revoke a key, at once and for good")
     revoke.add_argument("key_id", metavar="keyId")
     revoke.set_defaults(run=_keys_revoke)
+    usage.add_commands(commands, users, admin, _admin_client)
     audit.add_command(commands, admin, _admin_client)
     commands.add_parser("up", help="run all of Headgate on this machine", add_help=False)
     return parser

@@ -23,6 +23,7 @@ from services.gateway.diagrams import Diagrams
 from services.gateway.edge import Edge, Handler, Resource, json_response, nowhere
 from services.gateway.events import Events
 from services.gateway.health import Health
+from services.gateway.ledger import Ledger
 from services.gateway.messages import Links
 from services.gateway.pulse import Pulse
 from services.gateway.settings import GatewaySettings
@@ -67,7 +68,7 @@ class Gateway:
         diagrams = Diagrams(quota, scheduler, callers, self.hub, links, clock, new_id)
         resources = {
             **_user_calls(diagrams, self.events, Account(quota, callers, diagrams.outstanding)),
-            **_admin_calls(Admin(quota, callers)),
+            **_admin_calls(Admin(quota, callers), Ledger(backends.ledger, callers)),
             "/api/admin/audit": Resource(GET=Audit(backends.ledger, callers).list),
             "/healthz": Resource(GET=self.health.alive),
             "/readyz": Resource(GET=self.health.ready),
@@ -100,9 +101,10 @@ def _user_calls(diagrams: Diagrams, events: Events, account: Account) -> dict[st
     }
 
 
-def _admin_calls(admin: Admin) -> dict[str, Resource]:
+def _admin_calls(admin: Admin, ledger: Ledger) -> dict[str, Resource]:
     return {
-        "/api/admin/users": Resource(POST=admin.create_user),
+        "/api/admin/users": Resource(GET=ledger.users, POST=admin.create_user),
+        "/api/admin/usage": Resource(GET=ledger.usage),
         "/api/admin/users/{id}": Resource(GET=admin.user),
         "/api/admin/users/{id}/status": Resource(PUT=admin.set_status),
         "/api/admin/users/{id}/tier": Resource(PUT=admin.set_tier),

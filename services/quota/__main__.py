@@ -1,4 +1,5 @@
-"""The quota process: `python -m services.quota` serves, `… migrate` brings the schema up and exits."""
+"""The quota process: `python -m services.quota` serves, `… migrate` brings the schema up and exits, `… audit` checks
+that all that is kept agrees."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,8 @@ from services.pricing import PriceList, read_prices
 from services.process import StartError
 from services.quota import ledger_servicer
 from services.quota.accounts import Accounts
+from services.quota.audit import Audit
+from services.quota.audit_books import SqlBooks
 from services.quota.audit_log import AuditLog
 from services.quota.closing import Closing
 from services.quota.economics import Economics
@@ -44,6 +48,8 @@ from services.settings import config_dir
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "quota_version"
 SCHEDULER_DEADLINE_S = 5.0
+MOST_SHOWN = 100
+"""Rows that an audit prints."""
 log = logging.getLogger(__name__)
 
 
@@ -51,8 +57,10 @@ def main() -> None:
     """The command `headgate-quota`."""
     if sys.argv[1:] == ["migrate"]:
         process.run("quota", MigrateSettings, _migrate)
+    elif sys.argv[1:] == ["audit"]:
+        process.run("quota", MigrateSettings, _audit)
     elif sys.argv[1:]:
-        print("headgate-quota: the only subcommand is migrate.", file=sys.stderr)  # noqa: T201
+        print("headgate-quota: the subcommands are migrate and audit.", file=sys.stderr)  # noqa: T201
         sys.exit(process.USAGE_ERROR)
     else:
         process.run("quota", Settings, serve)
@@ -118,6 +126,24 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
 async def _migrate(settings: MigrateSettings, _stopping: asyncio.Event) -> None:
     await _prepare_schema(settings.database_url, migrate=True)
     log.info("the schema is up to date")
+
+
+async def _audit(settings: MigrateSettings, _stopping: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # It only reads: whoever wants it to stop may end it anywhere.
+        asyncio.get_running_loop().remove_signal_handler(number)
+    prices = _read_prices()
+    await _prepare_schema(settings.database_url, migrate=False)
+    with sql.snapshot(settings.database_url) as connection:
+        audit, found = Audit(SqlBooks(connection), prices), 0
+        for difference in audit.differences():
+            found += 1
+            if found <= MOST_SHOWN:
+                print(difference)  # noqa: T201
+    more = f", of which {MOST_SHOWN} are shown" if found > MOST_SHOWN else ""
+    print(f"{found or 'No'} rows do not agree{more}. {audit.summary()}.")  # noqa: T201
+    if found:
+        sys.exit(1)
 
 
 async def _prepare_schema(url: str, *, migrate: bool) -> None:

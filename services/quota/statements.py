@@ -274,7 +274,11 @@ _THEIRS = bindparam("ids", expanding=True)
 def _users_by(amount: ColumnElement[int]) -> Any:
     used = select(days.c.user_id, func.sum(amount).label("amount")).where(_DAYS).group_by(days.c.user_id).subquery()
     sorted_by = func.coalesce(used.c.amount, 0)
-    value, prefix, tier = bindparam("value", type_=BigInteger), bindparam("of_prefix", type_=Text), bindparam("of_tier")
+    value, prefix, tier = (
+        bindparam("value", type_=BigInteger),
+        bindparam("of_prefix", type_=Text),
+        bindparam("of_tier", type_=Text),
+    )
     begins = [func.substr(column, 1, func.length(prefix)) == prefix for column in (users.c.user_id, users.c.email)]
     return (
         select(users.c.user_id, users.c.email, users.c.tier, users.c.status, sorted_by.label("sorted_by"))

@@ -223,9 +223,7 @@ class SqlTransaction:
     def list_users(self, query: UsersQuery, after: UsersCursor) -> list[UserRow]:
         named = {"of_prefix": query.prefix, "of_tier": query.tier, "most": query.page_size}
         rows = self._all(sql.USERS_BY[query.sort], **named, **after._asdict())
-        return [
-            UserRow(**{**row, "status": UserStatus(row["status"]), "sorted_by": int(row["sorted_by"])}) for row in rows
-        ]
+        return [_user_row(row) for row in rows]
 
     def uses_of(self, user_ids: Sequence[str], first_day: str, last_day: str) -> dict[str, Use]:
         rows = self._all(sql.USES_OF, ids=user_ids, first_day=first_day, last_day=last_day)
@@ -310,6 +308,10 @@ def _hours(window: Window) -> dict[str, int]:
 def _use(row: RowMapping) -> Use:
     # PostgreSQL's sums of whole numbers are decimals.
     return Use(**{name: int(row[name]) for name in SUMS})
+
+
+def _user_row(row: RowMapping) -> UserRow:
+    return UserRow(row["user_id"], row["email"], row["tier"], UserStatus(row["status"]), int(row["sorted_by"]))
 
 
 def _user_margin(row: RowMapping) -> UserMargin:
