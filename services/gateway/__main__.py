@@ -40,6 +40,8 @@ REPEATABLE = (
     "headgate.quota.v1.QuotaService/ListTiers",
     "headgate.quota.v1.QuotaService/Reserve",
     "headgate.quota.v1.QuotaService/Resolve",
+    "headgate.quota.v1.LedgerService/GetEconomics",
+    "headgate.quota.v1.LedgerService/GetStatement",
     "headgate.quota.v1.LedgerService/GetUsageReport",
     "headgate.quota.v1.LedgerService/ListAudit",
     "headgate.quota.v1.LedgerService/ListUsers",

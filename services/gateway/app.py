@@ -20,6 +20,7 @@ from services.gateway.audit import Audit
 from services.gateway.callers import Callers
 from services.gateway.cors import Cors
 from services.gateway.diagrams import Diagrams
+from services.gateway.economics import Economics
 from services.gateway.edge import Edge, Handler, Resource, json_response, nowhere
 from services.gateway.events import Events
 from services.gateway.health import Health
@@ -69,6 +70,7 @@ class Gateway:
         resources = {
             **_user_calls(diagrams, self.events, Account(quota, callers, diagrams.outstanding)),
             **_admin_calls(Admin(quota, callers), Ledger(backends.ledger, callers)),
+            **_economics_calls(Economics(backends.ledger, callers)),
             "/api/admin/audit": Resource(GET=Audit(backends.ledger, callers).list),
             "/healthz": Resource(GET=self.health.alive),
             "/readyz": Resource(GET=self.health.ready),
@@ -110,6 +112,13 @@ def _admin_calls(admin: Admin, ledger: Ledger) -> dict[str, Resource]:
         "/api/admin/users/{id}/tier": Resource(PUT=admin.set_tier),
         "/api/admin/users/{id}/keys": Resource(GET=admin.keys, POST=admin.create_key),
         "/api/admin/keys/{id}": Resource(DELETE=admin.revoke_key),
+    }
+
+
+def _economics_calls(economics: Economics) -> dict[str, Resource]:
+    return {
+        "/api/admin/economics": Resource(GET=economics.show),
+        "/api/admin/statements/{month}": Resource(GET=economics.statement),
     }
 
 

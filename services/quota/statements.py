@@ -149,7 +149,8 @@ def _use_by(*groups: ColumnElement[Any]) -> Select[Any]:
     return select(*groups, *_sums(hours)).where(hour).group_by(*groups)
 
 
-_date = (hours.c.hour // 24).label("date")
+# Written out: PostgreSQL does not see that two bound numbers are one expression.
+_date = (hours.c.hour // literal_column("24", BigInteger)).label("date")
 USE_BY_DAY_AND_TIER = _use_by(_date, hours.c.tier)
 USE_BY_MODEL = _use_by(hours.c.model.label("name")).order_by(desc("cost_nano_usd"), "name")
 USE_BY_KIND = _use_by(hours.c.kind.label("name")).order_by(desc("cost_nano_usd"), "name")

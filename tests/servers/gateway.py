@@ -176,10 +176,20 @@ class FakeLedger(Scripted, ledger_pb2_grpc.LedgerServiceServicer):
     def __init__(self) -> None:
         super().__init__()
         self.audit = ledger.ListAuditResponse()
+        self.economics = ledger.GetEconomicsResponse()
+        self.statement = ledger.GetStatementResponse()
 
     async def ListAudit(self, request: ledger.ListAuditRequest, context: Any) -> ledger.ListAuditResponse:
         self._note("ListAudit", request)
         return self.audit
+
+    async def GetEconomics(self, request: ledger.GetEconomicsRequest, context: Any) -> ledger.GetEconomicsResponse:
+        self._note("GetEconomics", request)
+        return self.economics
+
+    async def GetStatement(self, request: ledger.GetStatementRequest, context: Any) -> ledger.GetStatementResponse:
+        self._note("GetStatement", request)
+        return self.statement
 
 
 def place(position: int, wait_ms: int = 0) -> sched.Place:
