@@ -39,8 +39,6 @@ SHOWN = {
 }
 NO_USE = ("revenueNanoUsd", "marginNanoUsd", "unsustainable")
 USED = {name: value for name, value in SHOWN.items() if name not in NO_USE}
-    name: value for name, value in SHOWN.items() if name not in ("revenueNanoUsd", "marginNanoUsd", "unsustainable")
-}
 REPORT = pb.GetEconomicsResponse(
     from_day="2026-06-01",
     to_day="2026-06-30",
