@@ -117,17 +117,19 @@ class Transaction(Protocol):
         """Dearest first."""
         ...
 
-    def list_top_users(self, window: Window, limit: int) -> list[UserMargin]:
-        """By cost, dearest first."""
+    def top_users(self, window: Window, limit: int) -> list[str]:
+        """Who cost most, dearest first."""
         ...
 
-    def list_unprofitable_users(self, window: Window, limit: int) -> list[UserMargin]:
+    def unprofitable_users(self, window: Window, limit: int) -> list[str]:
         """Who cost more than they brought in, most first."""
         ...
 
-    def list_user_margins(self, window: Window, after: str, limit: int) -> list[UserMargin]:
-        """By id, behind `after`."""
+    def users_in_order(self, window: Window, after: str, limit: int) -> list[str]:
+        """Who used or brought in anything, by id, behind `after`."""
         ...
+
+    def margins_of(self, window: Window, user_ids: Sequence[str]) -> dict[str, UserMargin]: ...
 
     def insert_reservation(self, row: Reservation) -> bool:
         """False if the request has one; waits for a concurrent insert to end."""

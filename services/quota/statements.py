@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    CompoundSelect,
     FromClause,
     Select,
     Table,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    union,
     union_all,
     update,
 )
@@ -156,18 +158,29 @@ USE_BY_MODEL = _use_by(hours.c.model.label("name")).order_by(desc("cost_nano_usd
 USE_BY_KIND = _use_by(hours.c.kind.label("name")).order_by(desc("cost_nano_usd"), "name")
 
 
-def user_margins(window: Window) -> Select[Any]:
-    """Use and revenue of each user who has any in these days; with the tier held now."""
+_THEIRS = bindparam("ids", expanding=True)
+
+
+def _price(window: Window) -> ColumnElement[int]:
+    """What the terms of a row cost a month."""
+    return func.coalesce(_own_price, case(window.prices, value=terms.c.tier, else_=literal(0, BigInteger)))
+
+
+def _held_on(day: str) -> ColumnElement[bool]:
+    return terms.c.number.in_(_newest.where(terms.c.from_ms < next_day_ms(day)))
+
+
+def margins_of(window: Window) -> Select[Any]:
+    """Use and revenue of some users, and the tier each has now."""
     none = [literal(0, BigInteger).label(name) for name in SUMS]
-    in_window = [table.c.day.between(window.first, window.last) for table in (days, revenue)]
-    price = func.coalesce(_own_price, case(window.prices, value=terms.c.tier, else_=literal(0, BigInteger)))
     parts = [
         select(days.c.user_id, *(days.c[name] for name in SUMS), literal(0, BigInteger).label("revenue"))
-        .where(in_window[0]),
-        select(revenue.c.user_id, *none, revenue.c.revenue_nano_usd).where(in_window[1]),
+        .where(days.c.user_id.in_(_THEIRS), days.c.day.between(window.first, window.last)),
+        select(revenue.c.user_id, *none, revenue.c.revenue_nano_usd)
+        .where(revenue.c.user_id.in_(_THEIRS), revenue.c.day.between(window.first, window.last)),
         *(
-            select(terms.c.user_id, *none, day_revenue(price, day))
-            .where(terms.c.number.in_(_newest.where(terms.c.from_ms < next_day_ms(day))))
+            select(terms.c.user_id, *none, day_revenue(_price(window), day))
+            .where(terms.c.user_id.in_(_THEIRS), _held_on(day))
             for day in window.open_days
         ),
     ]  # fmt: skip
@@ -180,24 +193,41 @@ def user_margins(window: Window) -> Select[Any]:
 
 
 def top_users(window: Window) -> Select[Any]:
-    """Those who cost most."""
-    margins = user_margins(window)
-    cost = margins.selected_columns.cost_nano_usd
-    return margins.where(cost > 0).order_by(cost.desc(), margins.selected_columns.user_id).limit(bindparam("most"))
+    """Those who cost most, dearest first."""
+    cost = func.sum(days.c.cost_nano_usd)
+    dearest = select(days.c.user_id).where(days.c.day.between(window.first, window.last)).group_by(days.c.user_id)
+    return dearest.having(cost > 0).order_by(cost.desc(), days.c.user_id).limit(bindparam("most"))
 
 
 def unprofitable_users(window: Window) -> Select[Any]:
     """Those who cost most beyond what they brought in."""
-    margins = user_margins(window)
-    beyond = margins.selected_columns.cost_nano_usd - margins.selected_columns.revenue
-    return margins.where(beyond > 0).order_by(beyond.desc(), margins.selected_columns.user_id).limit(bindparam("most"))
+    parts = [
+        select(table.c.user_id, func.sum(amount).label("beyond"))
+        .where(table.c.day.between(window.first, window.last))
+        .group_by(table.c.user_id)
+        for table, amount in ((days, days.c.cost_nano_usd), (revenue, -revenue.c.revenue_nano_usd))
+    ]
+    parts += [
+        select(terms.c.user_id, -day_revenue(_price(window), day)).where(_held_on(day)) for day in window.open_days
+    ]
+    each = union_all(*parts).subquery()
+    beyond = func.sum(each.c.beyond)
+    most = select(each.c.user_id).group_by(each.c.user_id).having(beyond > 0)
+    return most.order_by(beyond.desc(), each.c.user_id).limit(bindparam("most"))
 
 
-def users_in_order(window: Window) -> Select[Any]:
-    """A page of users by id."""
-    margins = user_margins(window)
-    user_id = margins.selected_columns.user_id
-    return margins.where(user_id > bindparam("after")).order_by(user_id).limit(bindparam("most"))
+def users_in_order(window: Window) -> CompoundSelect[Any]:
+    """A page of the users who used or brought in anything, by id."""
+    day = {table: table.c.day.between(window.first, window.last) for table in (days, revenue)}
+    parts = [(days.c.user_id, day[days]), (revenue.c.user_id, day[revenue])]
+    parts += [(terms.c.user_id, _held_on(held)) for held in window.open_days]
+    pages = [
+        # A page of each, for the indexes begin with the user: none of them is read to its end.
+        select(user_id).distinct().where(user_id > bindparam("after"), within)
+        .order_by(user_id).limit(bindparam("most")).subquery()
+        for user_id, within in parts
+    ]  # fmt: skip
+    return union(*(select(page.c.user_id) for page in pages)).order_by("user_id").limit(bindparam("most"))
 
 
 INSERT_RESERVATION = insert(reservations).on_conflict_do_nothing().returning(reservations.c.request_id)
@@ -269,7 +299,6 @@ REPLACE_CHARGE = (
 
 
 _DAYS = days.c.day.between(bindparam("first_day"), bindparam("last_day"))
-_THEIRS = bindparam("ids", expanding=True)
 
 
 def _users_by(amount: ColumnElement[int]) -> Any:
