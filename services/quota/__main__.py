@@ -141,7 +141,8 @@ async def _audit(settings: MigrateSettings, _stopping: asyncio.Event) -> None:
             if found <= MOST_SHOWN:
                 print(difference)  # noqa: T201
     more = f", of which {MOST_SHOWN} are shown" if found > MOST_SHOWN else ""
-    print(f"{found or 'No'} rows do not agree{more}. {audit.summary()}.")  # noqa: T201
+    verdict = f"{found:,} rows do not agree{more}" if found else "All rows agree"
+    print(f"{verdict}. {audit.summary()}.")  # noqa: T201
     if found:
         sys.exit(1)
 

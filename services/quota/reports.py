@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import replace
+from datetime import date
 
 import msgspec
 
@@ -57,6 +58,10 @@ def _token(cursor: UsersCursor) -> str:
 
 def _read_token(text: str) -> UsersCursor:
     try:
-        return msgspec.json.decode(base64.b64decode(text, b"-_", validate=True), type=UsersCursor)
+        cursor = msgspec.json.decode(base64.b64decode(text, b"-_", validate=True), type=UsersCursor)
+        days = [date.fromisoformat(cursor.first_day), date.fromisoformat(cursor.last_day)]
     except (ValueError, msgspec.DecodeError):
-        raise Invalid("page_token", "is none that was given out here") from None
+        days = []
+    if not days or not 0 <= cursor.value < HIGHEST or not cursor.user_id.isprintable():
+        raise Invalid("page_token", "is none that was given out here")
+    return cursor

@@ -158,7 +158,7 @@ USE_BY_MODEL = _use_by(hours.c.model.label("name")).order_by(desc("cost_nano_usd
 USE_BY_KIND = _use_by(hours.c.kind.label("name")).order_by(desc("cost_nano_usd"), "name")
 
 
-_THEIRS = bindparam("ids", expanding=True)
+_THEIRS: Any = bindparam("ids", expanding=True)
 
 
 def _price(window: Window) -> ColumnElement[int]:

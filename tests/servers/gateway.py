@@ -178,6 +178,18 @@ class FakeLedger(Scripted, ledger_pb2_grpc.LedgerServiceServicer):
         self.audit = ledger.ListAuditResponse()
         self.economics = ledger.GetEconomicsResponse()
         self.statement = ledger.GetStatementResponse()
+        self.users = ledger.ListUsersResponse()
+        self.report = ledger.GetUsageReportResponse()
+
+    async def ListUsers(self, request: ledger.ListUsersRequest, context: Any) -> ledger.ListUsersResponse:
+        self._note("ListUsers", request)
+        return self.users
+
+    async def GetUsageReport(
+        self, request: ledger.GetUsageReportRequest, context: Any
+    ) -> ledger.GetUsageReportResponse:
+        self._note("GetUsageReport", request)
+        return self.report
 
     async def ListAudit(self, request: ledger.ListAuditRequest, context: Any) -> ledger.ListAuditResponse:
         self._note("ListAudit", request)
