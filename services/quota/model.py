@@ -298,8 +298,8 @@ class UserRow:
     tier: str
     status: UserStatus
     sorted_by: int
-    use: Use = Use()
-    revenue_nano_usd: int = 0
+    revenue_nano_usd: int
+    use: Use
 
 
 @dataclass(frozen=True)

@@ -174,15 +174,7 @@ class Transaction(Protocol):
         ...
 
     def list_users(self, query: UsersQuery, after: UsersCursor) -> list[UserRow]:
-        """Highest first, behind `after`, without their use and revenue."""
-        ...
-
-    def uses_of(self, user_ids: Sequence[str], first_day: str, last_day: str) -> dict[str, Use]:
-        """Use by user, of those who had any."""
-        ...
-
-    def revenue_of(self, user_ids: Sequence[str], first_day: str, last_day: str) -> dict[str, int]:
-        """Revenue by user, of those who brought any."""
+        """Highest first, behind `after`."""
         ...
 
     def list_usage(self, hours: range, query: UsageQuery) -> list[UsageRow]:

@@ -222,16 +222,12 @@ class SqlTransaction:
 
     def list_users(self, query: UsersQuery, after: UsersCursor) -> list[UserRow]:
         named = {"of_prefix": query.prefix, "of_tier": query.tier, "most": query.page_size}
-        rows = self._all(sql.USERS_BY[query.sort], **named, **after._asdict())
-        return [_user_row(row) for row in rows]
-
-    def uses_of(self, user_ids: Sequence[str], first_day: str, last_day: str) -> dict[str, Use]:
-        rows = self._all(sql.USES_OF, ids=user_ids, first_day=first_day, last_day=last_day)
-        return {row["user_id"]: _use(row) for row in rows}
-
-    def revenue_of(self, user_ids: Sequence[str], first_day: str, last_day: str) -> dict[str, int]:
-        rows = self._all(sql.REVENUE_OF, ids=user_ids, first_day=first_day, last_day=last_day)
-        return {row["user_id"]: int(row["revenue_nano_usd"]) for row in rows}
+        statement = sql.users_by(query.sort, by_prefix=bool(query.prefix), by_tier=bool(query.tier))
+        rows = self._connection.execute(statement, named | after._asdict())
+        return [
+            UserRow(user_id, email, tier, UserStatus(status), sorted_by, revenue, Use(*sums))
+            for user_id, email, tier, status, sorted_by, revenue, *sums in rows
+        ]
 
     def list_usage(self, hours: range, query: UsageQuery) -> list[UsageRow]:
         statement = sql.USAGE[query.hourly, query.group]
@@ -308,10 +304,6 @@ def _hours(window: Window) -> dict[str, int]:
 def _use(row: RowMapping) -> Use:
     # PostgreSQL's sums of whole numbers are decimals.
     return Use(**{name: int(row[name]) for name in SUMS})
-
-
-def _user_row(row: RowMapping) -> UserRow:
-    return UserRow(row["user_id"], row["email"], row["tier"], UserStatus(row["status"]), int(row["sorted_by"]))
 
 
 def _user_margin(row: RowMapping) -> UserMargin:
