@@ -231,8 +231,8 @@ class SqlTransaction:
 
     def list_usage(self, hours: range, query: UsageQuery) -> list[UsageRow]:
         statement = sql.USAGE[query.hourly, query.group]
-        rows = self._all(statement, first_hour=hours.start, end_hour=hours.stop)
-        return [UsageRow(row["start"], row["divided"], _use(row)) for row in rows]
+        rows = self._connection.execute(statement, {"first_hour": hours.start, "end_hour": hours.stop})
+        return [UsageRow(start, divided, Use(*sums)) for start, divided, *sums in rows]
 
     def enqueue_tier_change(self, user: User, now_ms: int) -> None:
         self._run(
