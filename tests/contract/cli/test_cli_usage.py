@@ -34,8 +34,11 @@ async def test_use_by_hour_with_a_plot(gateway: Running, capsys: pytest.CaptureF
         ["2026-01-01", "13:00", "free", "1,234", "5", "10,001", "$0.500000001"],
     ]
     assert lines[4:] == [
-        "", "cost by hour", "2026-01-01 12:00  " + "█" * 40 + "  $2.00", "2026-01-01 13:00  " + "█" * 10 + " " * 32 + "$0.500000001",
-    ]  # fmt: skip
+        "",
+        "cost by hour",
+        "2026-01-01 12:00  " + "█" * 40 + "  $2.00",
+        "2026-01-01 13:00  " + "█" * 10 + " " * 32 + "$0.500000001",
+    ]
     assert gateway.ledger.named("GetUsageReport") == [pb.GetUsageReportRequest(days=1, hourly=True, group=1)]
 
 
