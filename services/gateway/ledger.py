@@ -69,7 +69,7 @@ class Ledger:
         as_csv = wants_csv(request)
         report = await self._ledger.GetUsageReport(question)
         divided = [group] if group else []
-        items = [
+        items: list[dict[str, Any]] = [
             {"time": rfc3339(row.start_time), **dict.fromkeys(divided, row.group), **use_fields(row.use)}
             for row in report.rows
         ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, literal_column, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, or_, select, union_all
 
-from services.clock import DAY_MS, utc_day
+from services.clock import utc_day
 from services.quota.audit import OF_LEDGER, Difference, differing
 from services.quota.ledger import HOUR_MS
 from services.quota.model import Charge, Hour, Use
@@ -20,13 +20,13 @@ ROWS_AT_ONCE = 5_000
 def _unequal(keys: Sequence[str], amounts: Sequence[str], right: Select[Any], kept: Select[Any]) -> Select[Any]:
     """Where the sums of `right` are not those of `kept`, each by key; each gives the keys and then the amounts."""
     of_right, of_kept = right.subquery(), kept.subquery()
-    none = literal_column("0")
+    none: ColumnElement[int] = literal_column("0")
     sides = union_all(
         select(*(of_right.c[key] for key in keys), *(of_right.c[a].label(f"right_{a}") for a in amounts),
                *(none.label(f"kept_{a}") for a in amounts)),
         select(*(of_kept.c[key] for key in keys), *(none for _ in amounts), *(of_kept.c[a] for a in amounts)),
     ).subquery()  # fmt: skip
-    sums = {name: func.sum(sides.c[name]) for name in sides.c.keys() if name not in keys}
+    sums = {name: func.sum(sides.c[name]) for name in map(str, sides.c.keys()) if name not in keys}
     by = [sides.c[key] for key in keys]
     differs = or_(*(sums[f"right_{a}"] != sums[f"kept_{a}"] for a in amounts))
     return select(*by, *(total.label(name) for name, total in sums.items())).group_by(*by).having(differs).order_by(*by)

@@ -268,7 +268,7 @@ REPLACE_CHARGE = (
 
 
 _DAYS = days.c.day.between(bindparam("first_day"), bindparam("last_day"))
-_THEIRS = bindparam("ids", expanding=True)
+_THEIRS: Any = bindparam("ids", expanding=True)
 
 
 def _users_by(amount: ColumnElement[int]) -> Any:

@@ -29,14 +29,17 @@ _STATES = {
 }
 _STATUSES = {pb.USER_STATUS_ACTIVE: UserStatus.ACTIVE, pb.USER_STATUS_SUSPENDED: UserStatus.SUSPENDED}
 _STATUS_NUMBERS = {status: number for number, status in _STATUSES.items()}
-_AMOUNTS = (
+_TOKENS = (
     "input_tokens",
     "output_tokens",
     "cache_read_input_tokens",
     "cache_write_5m_input_tokens",
     "cache_write_1h_input_tokens",
-    "cost_nano_usd",
 )
+MAX_TOKENS = 10**9
+"""Of a turn, a thousand times what any model takes: sums of them stay far from the end of 64 bits."""
+MAX_NANO_USD = 10**15
+"""A million dollars for a turn."""
 
 
 def read_text(field: str, value: str, most: int, *, least: int = 1) -> str:
@@ -144,7 +147,7 @@ def _settlement(path: str, message: pb.Settlement) -> Settlement:
         tier=read_text(f"{path}.tier", message.tier, 64, least=0),
         completed=message.completed,
         cached=message.cached,
-        saved_nano_usd=_at_least(0, f"{path}.saved_nano_usd", message.saved_nano_usd),
+        saved_nano_usd=_amount(f"{path}.saved_nano_usd", message.saved_nano_usd, MAX_NANO_USD),
         kind=read_text(f"{path}.kind", message.kind, 64, least=0),
         model=read_text(f"{path}.model", message.model, 200, least=0),
     )
@@ -163,8 +166,15 @@ def _charge(path: str, message: pb.Charge, request_id: str, user_id: str, day: s
         day=day or utc_day(end_time_ms),
         end_time_ms=end_time_ms,
         tier="",
-        **{name: _at_least(0, f"{path}.{name}", getattr(message, name)) for name in _AMOUNTS},
+        cost_nano_usd=_amount(f"{path}.cost_nano_usd", message.cost_nano_usd, MAX_NANO_USD),
+        **{name: _amount(f"{path}.{name}", getattr(message, name), MAX_TOKENS) for name in _TOKENS},
     )
+
+
+def _amount(field: str, value: int, most: int) -> int:
+    if not 0 <= value <= most:
+        raise Invalid(field, f"must be from 0 to {most}")
+    return value
 
 
 def _at_least(least: int, field: str, value: int) -> int:

@@ -109,6 +109,8 @@ def _end(
     found = connection.execute(statement, named | {f"new_{name}": value for name, value in new.items()}).mappings()
     ended = [rows.request(row) for row in found]
     if ended:
-        told = {"final": True, "counted": completed, "saved_nano_usd": saved_nano_usd}
-        connection.execute(sql.TELL_QUOTA, [rows.settlement(row, **told) for row in ended])
+        connection.execute(
+            sql.TELL_QUOTA,
+            [rows.settlement(r, final=True, counted=completed, saved_nano_usd=saved_nano_usd) for r in ended],
+        )
     return ended

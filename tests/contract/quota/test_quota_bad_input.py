@@ -73,6 +73,19 @@ CASES: list[tuple[str, Message, str]] = [
         for field in pb.Charge.DESCRIPTOR.fields
         if field.name.endswith(("_tokens", "_usd"))
     ],
+    *[
+        ("Settle", charged(**{field.name: 10**15 + 1}), f"settlements[1].charges[1].{field.name}")
+        for field in pb.Charge.DESCRIPTOR.fields
+        if field.name.endswith(("_tokens", "_usd"))
+    ],
+    *[
+        ("Settle", settle(day=day), "settlements[1].day")
+        for day in ("2026", "2026-13-01", "2026-02-30", "20260101", "1969-12-31", "2026-01-01\n", "٢026-01-01")
+    ],
+    *[("Settle", settle(tier=text), "settlements[1].tier") for text in ("x" * 65, "a\x00")],
+    *[("Settle", settle(kind=text), "settlements[1].kind") for text in ("x" * 65, "a\x00")],
+    *[("Settle", settle(model=text), "settlements[1].model") for text in ("x" * 201, "a\x00")],
+    *[("Settle", settle(saved_nano_usd=n), "settlements[1].saved_nano_usd") for n in (-1, 10**15 + 1)],
     ("Settle", charged(end_time=None), "settlements[1].charges[1].end_time"),
     *[
         ("Settle", charged(end_time=Timestamp(seconds=seconds, nanos=nanos)), "settlements[1].charges[1].end_time")
