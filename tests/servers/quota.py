@@ -21,7 +21,7 @@ from headgate.scheduler.v1 import scheduler_pb2_grpc
 from sqlalchemy import text
 
 from services import sql
-from services.pricing import read_prices
+from services.pricing import PriceList, read_prices
 from services.quota.__main__ import MIGRATIONS, VERSION_TABLE, Service, build
 from services.quota.plans import Plans, read_plans
 from services.quota.settings import Settings
@@ -156,6 +156,7 @@ class Quota:
     clock: VirtualClock
     database: sql.Database
     plans: Plans
+    prices: PriceList
     address: str
 
     async def user(self, tier: str = "free", user_id: str = "") -> tuple[str, str]:
@@ -214,7 +215,7 @@ async def running_quota(url: str) -> AsyncIterator[Quota]:
         channel = await stack.enter_async_context(open_channel(address, deadline_s=DEADLINE_S))
         stub = quota_pb2_grpc.QuotaServiceStub(channel)
         ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
-        yield Quota(stub, ledger, channel, service, scheduler, clock, database, plans, address)
+        yield Quota(stub, ledger, channel, service, scheduler, clock, database, plans, prices, address)
 
 
 async def refused(call: Awaitable[Any]) -> Refusal:

@@ -132,6 +132,8 @@ async def test_bad_input_is_refused_by_field_and_changes_nothing(quota: Quota) -
 
 CANNOT_BE_WRONG = {
     "Caller.create_if_missing",
+    "Settlement.cached",
+    "Settlement.completed",
     "Settlement.counted",
     "Settlement.final",
     "Charge.estimated",
