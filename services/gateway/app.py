@@ -107,6 +107,7 @@ def _admin_calls(admin: Admin, ledger: Ledger) -> dict[str, Resource]:
         "/api/admin/usage": Resource(GET=ledger.usage),
         "/api/admin/users/{id}": Resource(GET=admin.user),
         "/api/admin/users/{id}/status": Resource(PUT=admin.set_status),
+        "/api/admin/users/{id}/limits": Resource(PUT=admin.set_limits),
         "/api/admin/users/{id}/tier": Resource(PUT=admin.set_tier),
         "/api/admin/users/{id}/keys": Resource(GET=admin.keys, POST=admin.create_key),
         "/api/admin/keys/{id}": Resource(DELETE=admin.revoke_key),

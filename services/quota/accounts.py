@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from services.clock import Clock
@@ -19,10 +20,13 @@ from services.quota.model import (
     User,
     UserStatus,
 )
-from services.quota.plans import Plans
+from services.quota.plans import Plans, Tier
 from services.quota.ports import Store, Transaction
+from services.quota.terms import effective
 
 MAX_KEYS_LISTED = 100
+TOLD = ("outstanding", "spend_nano_usd_per_day")
+"""Own terms that the scheduler keeps to: a change of them is told as one of tier is."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,10 @@ class Accounts:
         """One user, suspended or not."""
         return await self._store.read(lambda tx: self._existing(tx, user_id))
 
+    def tier_of(self, user: User) -> Tier:
+        """The user's tier, with the limits that hold for this user."""
+        return effective(self._plans.tier(user.tier), user.own)
+
     async def set_tier(self, user_id: str, tier: str, actor: str) -> tuple[User, str]:
         """Moves a user to another tier and returns the former one; the scheduler is told by the outbox."""
         self._known(tier)
@@ -105,6 +113,25 @@ class Accounts:
             tx.enqueue_tier_change(after, now_ms)
             self._audit(tx, actor, "user.tier", user_id, before.tier, tier)
             return after, before.tier
+
+        return await self._store.write(change)
+
+    async def set_terms(self, user_id: str, changes: Mapping[str, int | None], actor: str) -> User:
+        """Gives a user terms of their own, by name; None takes one back."""
+        now_ms = self._clock.now_ms()
+
+        def change(tx: Transaction) -> User:
+            before = self._existing(tx, user_id, lock=True)
+            own = replace(before.own, **changes)
+            if own == before.own:
+                return before
+            told = any(getattr(own, name) != getattr(before.own, name) for name in TOLD)
+            after = replace(before, own=own, tier_version=before.tier_version + told)
+            tx.update_terms(user_id, own, after.tier_version)
+            if told:
+                tx.enqueue_tier_change(after, now_ms)
+            self._audit(tx, actor, "user.limits", user_id, str(before.own), str(own))
+            return after
 
         return await self._store.write(change)
 

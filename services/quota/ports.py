@@ -30,7 +30,9 @@ from services.quota.model import (
     UserStatus,
     Window,
 )
+from services.quota.plans import Tier
 from services.quota.reservations import Answer
+from services.quota.terms import LimitUse, OwnTerms
 
 T = TypeVar("T")
 
@@ -60,6 +62,7 @@ class Transaction(Protocol):
         ...
 
     def update_tier(self, user_id: str, tier: str, version: int) -> None: ...
+    def update_terms(self, user_id: str, own: OwnTerms, version: int) -> None: ...
     def update_status(self, user_id: str, status: UserStatus) -> None: ...
 
     def find_key(self, key_id: str) -> StoredKey | None: ...
@@ -146,8 +149,12 @@ class Transaction(Protocol):
         """Pending and not known to be live, by (time of the last Reserve, id), behind `after`."""
         ...
 
-    def take_place(self, user_id: str, day: str, limit: int) -> int | None:
-        """Takes one place if fewer than `limit` are taken; the new count, or None."""
+    def take_place(self, user_id: str, day: str, minute: int, tier: Tier) -> int | None:
+        """Takes one place if less than all that `tier` gives has been used; the day's new count, or None."""
+        ...
+
+    def find_limit_use(self, user_id: str, day: str) -> LimitUse:
+        """What was used by the end of that day."""
         ...
 
     def count_used(self, user_id: str, day: str) -> int: ...

@@ -48,7 +48,15 @@ def _refusal(code: StatusCode, reason: str, message: str) -> Refusal:
 
 
 def _limit_refusal(error: LimitReached) -> Refusal:
-    exceeded = pb.LimitExceeded(usage=wire.usage(error.usage), tier=wire.tier(error.tier))
+    which = error.reached
+    exceeded = pb.LimitExceeded(
+        usage=wire.usage(error.usage),
+        tier=wire.tier(error.tier),
+        limit=pb.Limit.Value(f"LIMIT_{which.limit.name}"),
+        used=which.used,
+        most=which.most,
+        reset_time=wire.timestamp(which.reset_time_ms),
+    )
     if error.next_tier is not None:
         exceeded.next_tier.CopyFrom(wire.tier(error.next_tier))
     violation = error_details_pb2.QuotaFailure.Violation(subject=f"user:{error.user.user_id}", description=str(error))

@@ -6,10 +6,13 @@ writes this one construct for both.
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     ColumnElement,
     FromClause,
     Select,
@@ -18,6 +21,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    cast,
     delete,
     desc,
     exists,
@@ -50,6 +54,7 @@ from services.quota.tables import (
     unresolved,
     users,
 )
+from services.quota.terms import NO_LIMIT, TERMS
 
 FIND_USER = select(users).where(users.c.user_id == bindparam("id"))
 LOCK_USER = FIND_USER.with_for_update()
@@ -58,6 +63,12 @@ UPDATE_TIER = (
     update(users)
     .where(users.c.user_id == bindparam("id"))
     .values(tier=bindparam("new_tier"), tier_version=bindparam("new_version"))
+)
+OWN_TERMS = tuple(f"own_{name}" for name in TERMS)
+UPDATE_TERMS = (
+    update(users)
+    .where(users.c.user_id == bindparam("id"))
+    .values(tier_version=bindparam("new_version"), **{name: bindparam(f"new_{name}") for name in OWN_TERMS})
 )
 UPDATE_STATUS = update(users).where(users.c.user_id == bindparam("id")).values(status=bindparam("new_status"))
 HELD_TIERS = select(users.c.tier).distinct()
@@ -227,17 +238,71 @@ LIST_UNRESOLVED = (
     .limit(bindparam("most"))
 )
 
-# The limit is in the statement itself: whoever else takes a place at this moment is seen by it.
+
+def _number(name: str) -> BindParameter[int]:
+    return bindparam(name, type_=BigInteger)
+
+
+def _tokens(of: FromClause) -> ColumnElement[int]:
+    return functools.reduce(operator.add, (column for column in of.c if column.name.endswith("_tokens")))
+
+
+_ZERO, _ONE, _NO_LIMIT = (literal_column(str(number), BigInteger) for number in (0, 1, NO_LIMIT))
+# The limits are in the statement itself: whoever else takes a place at this moment is seen by it. What holds for the
+# first place of a day stands in the SELECT, what depends on the day's row in the WHERE of the update.
+_day, _minute = bindparam("day", type_=Text), _number("minute")
+_month = days.alias("month")
+_OF_MONTH = and_(
+    _month.c.user_id == bindparam("user_id", type_=Text),
+    # As text the days of a month lie between its first and a 31st, whether it has one or not.
+    _month.c.day.between(bindparam("month_first", type_=Text), bindparam("month_last", type_=Text)),
+)
+_SPENT = cast(func.coalesce(func.sum(_month.c.cost_nano_usd), _ZERO), BigInteger)
+_may_begin_a_day = and_(
+    _number("requests_per_day") > _ZERO,
+    _number("tokens_per_day") > _ZERO,
+    # Nobody adds up a month for a user who has no limit of it.
+    or_(
+        _number("spend_nano_usd_per_month") == _NO_LIMIT,
+        select(_SPENT).where(_OF_MONTH).scalar_subquery() < _number("spend_nano_usd_per_month"),
+    ),
+)
+# A replica whose clock is behind counts in the minute that another one has begun.
+_new_minute = days.c.minute < _minute
 TAKE_PLACE = (
     insert(days)
-    .values(user_id=bindparam("user_id"), day=bindparam("day"), used=1)
+    .from_select(
+        ["user_id", "day", "used", "minute", "minute_used"],
+        select(bindparam("user_id", type_=Text), _day, _ONE, _minute, _ONE).where(_may_begin_a_day),
+    )
     .on_conflict_do_update(
         index_elements=[days.c.user_id, days.c.day],
-        set_={"used": days.c.used + 1},
-        where=days.c.used < bindparam("most"),
+        set_={
+            "used": days.c.used + _ONE,
+            "minute": case((_new_minute, _minute), else_=days.c.minute),
+            "minute_used": case((_new_minute, _ONE), else_=days.c.minute_used + _ONE),
+        },
+        where=and_(
+            days.c.used < _number("requests_per_day"),
+            or_(_new_minute, days.c.minute_used < _number("requests_per_minute")),
+            _tokens(days) < _number("tokens_per_day"),
+        ),
     )
     .returning(days.c.used)
 )
+
+
+def _on_the_day(amount: ColumnElement[int]) -> ColumnElement[int]:
+    return func.coalesce(func.max(case((_month.c.day == _day, amount))), _ZERO)
+
+
+FIND_LIMIT_USE = select(
+    _on_the_day(_month.c.used).label("requests"),
+    _on_the_day(_month.c.minute).label("minute"),
+    _on_the_day(_month.c.minute_used).label("minute_requests"),
+    _on_the_day(_tokens(_month)).label("tokens"),
+    _SPENT.label("spent_nano_usd"),
+).where(_OF_MONTH)
 _DAY = and_(days.c.user_id == bindparam("of_user"), days.c.day == bindparam("of_day"))
 COUNT_USED = select(func.coalesce(func.max(days.c.used), 0)).where(_DAY)
 
@@ -321,7 +386,8 @@ USAGE = {(hourly, group): _usage(hourly, group) for hourly in (True, False) for 
 
 INSERT_TIER_CHANGE = insert(outbox)
 LIST_TIER_CHANGES = (
-    select(outbox.c.number, outbox.c.user_id, outbox.c.tier, outbox.c.tier_version)
+    select(outbox.c.number, outbox.c.user_id, outbox.c.tier, outbox.c.tier_version, *(users.c[t] for t in OWN_TERMS))
+    .join_from(outbox, users, outbox.c.user_id == users.c.user_id, isouter=True)
     .order_by(outbox.c.number)
     .limit(bindparam("most"))
 )

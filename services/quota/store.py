@@ -38,8 +38,10 @@ from services.quota.model import (
     UserStatus,
     Window,
 )
+from services.quota.plans import Tier
 from services.quota.ports import Transaction
 from services.quota.tables import SUMS
+from services.quota.terms import NOTHING_OWN, Limit, LimitUse, OwnTerms
 from services.sql import Database
 
 T = TypeVar("T")
@@ -75,10 +77,16 @@ class SqlTransaction:
         return _user(row) if row else None
 
     def insert_user(self, user: User) -> bool:
-        return self._one(sql.INSERT_USER, **asdict(user)) is not None
+        values = asdict(user)
+        own = {f"own_{name}": value for name, value in values.pop("own").items()}
+        return self._one(sql.INSERT_USER, **values, **own) is not None
 
     def update_tier(self, user_id: str, tier: str, version: int) -> None:
         self._run(sql.UPDATE_TIER, id=user_id, new_tier=tier, new_version=version)
+
+    def update_terms(self, user_id: str, own: OwnTerms, version: int) -> None:
+        values = {f"new_own_{name}": value for name, value in asdict(own).items()}
+        self._run(sql.UPDATE_TERMS, id=user_id, new_version=version, **values)
 
     def update_status(self, user_id: str, status: UserStatus) -> None:
         self._run(sql.UPDATE_STATUS, id=user_id, new_status=status)
@@ -180,9 +188,18 @@ class SqlTransaction:
         )
         return [_reservation(row) for row in rows]
 
-    def take_place(self, user_id: str, day: str, limit: int) -> int | None:
-        row = self._one(sql.TAKE_PLACE, user_id=user_id, day=day, most=limit)
+    def take_place(self, user_id: str, day: str, minute: int, tier: Tier) -> int | None:
+        limits = {limit.value: limit.of(tier) for limit in Limit}
+        row = self._one(sql.TAKE_PLACE, user_id=user_id, day=day, minute=minute, **_month(day), **limits)
         return int(row["used"]) if row else None
+
+    def find_limit_use(self, user_id: str, day: str) -> LimitUse:
+        row = (
+            self._connection.execute(sql.FIND_LIMIT_USE, {"user_id": user_id, "day": day, **_month(day)})
+            .mappings()
+            .one()
+        )
+        return LimitUse(**row)
 
     def count_used(self, user_id: str, day: str) -> int:
         return int(self._connection.execute(sql.COUNT_USED, {"of_user": user_id, "of_day": day}).scalar_one())
@@ -248,7 +265,8 @@ class SqlTransaction:
         )
 
     def list_tier_changes(self, limit: int) -> list[TierChange]:
-        return [TierChange(**row) for row in self._all(sql.LIST_TIER_CHANGES, most=limit)]
+        rows = self._all(sql.LIST_TIER_CHANGES, most=limit)
+        return [TierChange(row["number"], row["user_id"], row["tier"], row["tier_version"], _own(row)) for row in rows]
 
     def delete_tier_changes(self, numbers: Sequence[int]) -> None:
         self._run(sql.DELETE_TIER_CHANGES, numbers=numbers)
@@ -286,7 +304,17 @@ def _user(row: RowMapping) -> User:
         row["tier_version"],
         UserStatus(row["status"]),
         row["create_time_ms"],
+        _own(row),
     )
+
+
+def _own(row: RowMapping) -> OwnTerms:
+    terms = [row[name] for name in sql.OWN_TERMS]
+    return OwnTerms(*terms) if any(term is not None for term in terms) else NOTHING_OWN
+
+
+def _month(day: str) -> dict[str, str]:
+    return {"month_first": day[:8] + "01", "month_last": day[:8] + "31"}
 
 
 def _reservation(row: RowMapping) -> Reservation:

@@ -37,7 +37,9 @@ NOW = Timestamp(seconds=1_767_268_800)
 FREE = quota.Tier(
     name="free", title="Free", requests_per_day=10, outstanding=10, share=1, price_nano_usd_per_month=0, price="$0"
 )
-BASIC = quota.Tier(name="basic", title="Basic", requests_per_day=100, outstanding=25, share=2, price="$15/month")
+BASIC = quota.Tier(
+    name="basic", title="Basic", requests_per_day=100, outstanding=25, share=2, price="$15/month", tokens_per_day=9
+)
 
 
 def quota_refusal(reason: str, code: grpc.StatusCode, message: str = "No.", **more: Any) -> Refusal:
@@ -151,6 +153,12 @@ class FakeQuota(Scripted, quota_pb2_grpc.QuotaServiceServicer):
         self._note("SetUserTier", request)
         return quota.SetUserTierResponse(
             user=quota.User(user_id=request.user_id, tier=request.tier), previous_tier="free"
+        )
+
+    async def SetUserLimits(self, request: quota.SetUserLimitsRequest, context: Any) -> quota.SetUserLimitsResponse:
+        self._note("SetUserLimits", request)
+        return quota.SetUserLimitsResponse(
+            user=quota.User(user_id=request.user_id, tier="free", limits=request.limits, create_time=NOW)
         )
 
     async def SetUserStatus(self, request: quota.SetUserStatusRequest, context: Any) -> quota.SetUserStatusResponse:

@@ -181,6 +181,12 @@ class Quota:
         answer = await self.stub.GetUsage(pb.GetUsageRequest(caller=pb.Caller(api_key=key)))
         return int(answer.usage.used)
 
+    async def limit(self, user_id: str, **own: int | None) -> pb.User:
+        """Gives a user terms of their own; None takes one back."""
+        change = pb.SetUserLimitsRequest(user_id=user_id, actor="admin:test", fields=own)
+        change.limits.CopyFrom(pb.UserLimits(**own))
+        return (await self.stub.SetUserLimits(change)).user
+
     async def rows(self, query: str, **values: Any) -> list[Any]:
         """What a query of the database itself gives."""
         return await self.database.read(lambda connection: list(connection.execute(text(query), values)))
@@ -192,8 +198,9 @@ class Quota:
 
 
 @contextlib.asynccontextmanager
-async def running_quota(url: str) -> AsyncIterator[Quota]:
-    """Serves on a migrated database at `url`; the loops run only where a test runs them."""
+async def running_quota(url: str, plans: Plans | None = None) -> AsyncIterator[Quota]:
+    """Serves on a migrated database at `url`, with the shipped plans if no others are given; the loops run only where
+    a test runs them."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-")))
         scheduler, scheduler_server = FakeScheduler(), grpc.aio.server()
@@ -203,7 +210,7 @@ async def running_quota(url: str) -> AsyncIterator[Quota]:
         stack.push_async_callback(scheduler_server.stop, 0)
         database = sql.connect(url)
         stack.push_async_callback(database.close)
-        plans = read_plans((config_dir() / "plans.yaml").read_text(), "plans.yaml")
+        plans = plans or read_plans((config_dir() / "plans.yaml").read_text(), "plans.yaml")
         settings = Settings(database_url=url, secret=SECRET, scheduler_address=f"unix:{folder}/s")
         clock = VirtualClock()
         to_scheduler = await stack.enter_async_context(open_channel(settings.scheduler_address, deadline_s=DEADLINE_S))
