@@ -128,6 +128,8 @@ class Accounts:
             told = any(getattr(own, name) != getattr(before.own, name) for name in TOLD)
             after = replace(before, own=own, tier_version=before.tier_version + told)
             tx.update_terms(user_id, own, after.tier_version)
+            if own.price_nano_usd_per_month != before.own.price_nano_usd_per_month:
+                tx.note_terms(user_id, now_ms)
             if told:
                 tx.enqueue_tier_change(after, now_ms)
             self._audit(tx, actor, "user.limits", user_id, str(before.own), str(own))

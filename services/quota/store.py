@@ -194,11 +194,7 @@ class SqlTransaction:
         return int(row["used"]) if row else None
 
     def find_limit_use(self, user_id: str, day: str) -> LimitUse:
-        row = (
-            self._connection.execute(sql.FIND_LIMIT_USE, {"user_id": user_id, "day": day, **_month(day)})
-            .mappings()
-            .one()
-        )
+        (row,) = self._all(sql.FIND_LIMIT_USE, user_id=user_id, day=day, **_month(day))
         return LimitUse(**row)
 
     def count_used(self, user_id: str, day: str) -> int:

@@ -36,9 +36,10 @@ PENDING = pb.RESERVATION_STATE_PENDING
 PLANS = """\
 default_tier: small
 tiers:
-  - {name: small, title: S, requests_per_day: 3, outstanding: 1, share: 1, price: $0, models: all, tokens_per_day: 900}
-  - {name: large, title: L, requests_per_day: 6, outstanding: 2, share: 2, price: $9, models: all, requests_per_minute: 3,
-     spend_nano_usd_per_month: 4000}
+  - {name: small, title: S, requests_per_day: 3, outstanding: 1, share: 1, price: $0, models: all,
+     tokens_per_day: 900}
+  - {name: large, title: L, requests_per_day: 6, outstanding: 2, share: 2, price: $9, models: all,
+     requests_per_minute: 3, spend_nano_usd_per_month: 4000}
 """
 LIMITS = ("requests_per_day", "requests_per_minute", "tokens_per_day", "spend_nano_usd_per_month")
 KINDS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_5m_input_tokens",
@@ -177,18 +178,15 @@ class Walk(RuleBasedStateMachine):
             return
         id_ = data.draw(st.sampled_from(live))
         request = self.accepted[id_]
-        turn = pb.Charge(
-            attempt=1, turn=len(request.bill) + 1, model="claude-haiku-4-5", kind="pie", cost_nano_usd=cost
-        )
-        for kind, amount in zip(KINDS, amounts, strict=True):
-            setattr(turn, kind, amount)
+        turn = pb.Charge(attempt=1, turn=len(request.bill) + 1, model="claude-haiku-4-5", kind="pie")
+        turn.MergeFrom(pb.Charge(cost_nano_usd=cost, **dict(zip(KINDS, amounts, strict=True))))
         turn.end_time.FromMilliseconds(self.quota.clock.now_ms())
         request.bill[id_, turn.attempt, turn.turn] = turn
         if killed:
-            guess = pb.Charge(estimated=True, cost_nano_usd=cost + 17)
-            self.outbox.append(
-                self._message(id_, pb.Charge.FromString(turn.SerializeToString() + guess.SerializeToString()))
-            )
+            guess = pb.Charge()
+            guess.CopyFrom(turn)
+            guess.MergeFrom(pb.Charge(estimated=True, cost_nano_usd=cost + 17, output_tokens=17))
+            self.outbox.append(self._message(id_, guess))
         if alone:
             self.outbox.append(self._message(id_, turn))
 
