@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -68,8 +68,12 @@ class World:
     runner: asyncio.Runner
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(work)
+    def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        async def inside() -> T:
+            # gRPC's calls begin where they are made, which must be inside the loop.
+            return await work()
+
+        return self.runner.run(inside())
 
     def new_id(self) -> str:
         return random_id("req_", lambda size: next(self.numbers).to_bytes(size, "big"))
@@ -116,8 +120,7 @@ class Walk(RuleBasedStateMachine):
         end_ms = (next_month_ms if month else next_day_ms)(utc_day(now_ms + 3 * MINUTE_MS))
         self.quota.clock.advance(end_ms - 2 * MINUTE_MS - now_ms)
         for user in self.users:
-            request = pb.CreateUserRequest(user_id=user, actor="test")
-            self.world.run(self.quota.stub.CreateUser(request))
+            self.world.run(lambda user=user: self.quota.user("small", user))
 
     @rule(user=st.integers(0, USERS - 1), times=st.sampled_from([1, 1, 1, 2, 8]))
     def reserve(self, user: int, times: int) -> None:
@@ -125,7 +128,7 @@ class Walk(RuleBasedStateMachine):
         name, day, minute = self.users[user], self._day(), self._minute()
         room = self._room(name)
         ids = [self.world.new_id() for _ in range(times)]
-        answers = self.world.run(self._reserve_all(name, ids))
+        answers = self.world.run(lambda: self._reserve_all(name, ids))
         let_in = [(id_, a) for id_, a in zip(ids, answers, strict=True) if isinstance(a, pb.ReserveResponse)]
         assert len(let_in) == min(times, min(room.values())), "exactly as many as there is room for"
         for id_, answer in let_in:
@@ -144,7 +147,7 @@ class Walk(RuleBasedStateMachine):
         name, id_ = data.draw(st.sampled_from(self.ids))
         before = self._row(id_)
         room = self._room(name)
-        (answer,) = self.world.run(self._reserve_all(name, [id_]))
+        (answer,) = self.world.run(lambda: self._reserve_all(name, [id_]))
         if isinstance(answer, AioRpcError):
             assert before.state == "absent"
             assert not min(room.values())
@@ -220,7 +223,7 @@ class Walk(RuleBasedStateMachine):
         _, id_ = data.draw(st.sampled_from(self.ids))
         generation = data.draw(st.integers(1, self._row(id_).generation))
         self.quota.scheduler.lose_answers = int(lost)
-        self.world.run(self.quota.stub.Resolve(pb.ResolveRequest(request_id=id_, generation=generation)))
+        self.world.run(lambda: self.quota.stub.Resolve(pb.ResolveRequest(request_id=id_, generation=generation)))
         self.quota.scheduler.lose_answers = 0
 
     @rule(wait=st.sampled_from(["second", "end of the minute", "minute", "midnight", "day"]))
@@ -236,12 +239,14 @@ class Walk(RuleBasedStateMachine):
             "day": DAY_MS,
         }
         self.quota.clock.advance(delays_ms[wait])
-        self.world.run(self.quota.service.resolver.resolve_all())
+        self.world.run(lambda: self.quota.service.resolver.resolve_all())
 
     @rule(user=st.integers(0, USERS - 1), tier=st.sampled_from(["small", "large"]))
     def change_tier(self, user: int, tier: str) -> None:
         name = self.users[user]
-        self.world.run(self.quota.stub.SetUserTier(pb.SetUserTierRequest(user_id=name, tier=tier, actor="test")))
+        self.world.run(
+            lambda: self.quota.stub.SetUserTier(pb.SetUserTierRequest(user_id=name, tier=tier, actor="test"))
+        )
         self.version[name] += self.tier[name] != tier
         self.tier[name] = tier
 
@@ -255,11 +260,11 @@ class Walk(RuleBasedStateMachine):
             self.terms[name].pop(term, None)
         told = ("outstanding", "spend_nano_usd_per_day")
         self.version[name] += [before.get(term) for term in told] != [self.terms[name].get(term) for term in told]
-        assert self.world.run(self.quota.limit(name, **changes)).tier_version == self.version[name]
+        assert self.world.run(lambda: self.quota.limit(name, **changes)).tier_version == self.version[name]
 
     @rule()
     def tell_the_scheduler(self) -> None:
-        while self.world.run(self.quota.service.tier_changes.deliver()):
+        while self.world.run(lambda: self.quota.service.tier_changes.deliver()):
             pass
         for name in self.users:
             if self.version[name] > 1:
@@ -314,7 +319,7 @@ class Walk(RuleBasedStateMachine):
         for message in self.outbox:
             self._settle([message])
         self.quota.clock.advance(MINUTE_MS + 1)
-        self.world.run(self.quota.service.resolver.resolve_all())
+        self.world.run(lambda: self.quota.service.resolver.resolve_all())
         self.used_is_counted_and_held()
         self.sums_are_those_of_the_ledger_and_the_ledger_is_what_was_told()
         bill = {key: (request.user, request.day, charge) for request in self.accepted.values()
@@ -341,7 +346,7 @@ class Walk(RuleBasedStateMachine):
         tier, own, day = self.quota.plans.tier(self.tier[user]), self.terms[user], self._day()
         most = {name: own.get(name, getattr(tier, name)) for name in LIMITS}
         most = {name: NO_LIMIT if limit is None else limit for name, limit in most.items()}
-        ((held,),) = self.world.run(self.quota.rows(
+        ((held,),) = self.world.run(lambda: self.quota.rows(
             "SELECT count(*) FROM quota_reservations WHERE user_id = :user AND day = :day"
             " AND state IN ('pending', 'counted')", user=user, day=day))  # fmt: skip
         mine = [(of_day, charge) for owner, of_day, charge in self.told.values() if owner == user]
@@ -369,7 +374,7 @@ class Walk(RuleBasedStateMachine):
         return pb.Settlement(request_id=id_, user_id=request.user, day=request.day, tier="small", charges=charges)
 
     def _settle(self, messages: list[pb.Settlement]) -> None:
-        self.world.run(self.quota.stub.Settle(pb.SettleRequest(settlements=messages)))
+        self.world.run(lambda: self.quota.stub.Settle(pb.SettleRequest(settlements=messages)))
         for message in messages:
             for charge in message.charges:
                 key = (message.request_id, charge.attempt, charge.turn)
@@ -378,11 +383,13 @@ class Walk(RuleBasedStateMachine):
                     self.told[key] = (message.user_id, message.day, charge)
 
     def _row(self, id_: str) -> Any:
-        (row,) = self.world.run(self.quota.rows("SELECT * FROM quota_reservations WHERE request_id = :id", id=id_))
+        (row,) = self.world.run(
+            lambda: self.quota.rows("SELECT * FROM quota_reservations WHERE request_id = :id", id=id_)
+        )
         return row
 
     def _rows(self, query: str) -> list[Any]:
-        return self.world.run(self.quota.rows(query, a=self.users[0], b=self.users[1]))
+        return self.world.run(lambda: self.quota.rows(query, a=self.users[0], b=self.users[1]))
 
     def _day(self) -> str:
         return utc_day(self.quota.clock.now_ms())
