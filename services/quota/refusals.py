@@ -52,7 +52,7 @@ def _limit_refusal(error: LimitReached) -> Refusal:
     exceeded = pb.LimitExceeded(
         usage=wire.usage(error.usage),
         tier=wire.tier(error.tier),
-        limit=pb.Limit.Value(f"LIMIT_{which.limit.name}"),
+        limit=f"LIMIT_{which.limit.name}",
         used=which.used,
         most=which.most,
         reset_time=wire.timestamp(which.reset_time_ms),

@@ -358,9 +358,7 @@ def _users_by(amount: ColumnElement[int]) -> Any:
 USERS_BY = {
     "cost": _users_by(days.c.cost_nano_usd),
     "requests": _users_by(days.c.requests),
-    "tokens": _users_by(
-        days.c.input_tokens + days.c.output_tokens + days.c.cache_read_input_tokens + days.c.cache_write_input_tokens
-    ),
+    "tokens": _users_by(_tokens(days)),
 }
 USES_OF = select(days.c.user_id, *_sums(days)).where(days.c.user_id.in_(_THEIRS), _DAYS).group_by(days.c.user_id)
 REVENUE_OF = (
