@@ -17,6 +17,7 @@ from services.gateway import pages
 from services.gateway.account import Account
 from services.gateway.admin import Admin
 from services.gateway.audit import Audit
+from services.gateway.billing import Billing
 from services.gateway.callers import Callers
 from services.gateway.cors import Cors
 from services.gateway.diagrams import Diagrams
@@ -31,6 +32,7 @@ from services.gateway.socket import Sockets
 from services.gateway.watches import Hub
 
 if TYPE_CHECKING:
+    from headgate.quota.v1.billing_pb2_grpc import BillingServiceAsyncStub
     from headgate.quota.v1.ledger_pb2_grpc import LedgerServiceAsyncStub
     from headgate.quota.v1.quota_pb2_grpc import QuotaServiceAsyncStub
     from headgate.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceAsyncStub
@@ -45,6 +47,7 @@ class Backends:
     quota_health: Any
     scheduler_health: Any
     ledger: LedgerServiceAsyncStub
+    billing: BillingServiceAsyncStub
 
 
 class Gateway:
@@ -67,9 +70,12 @@ class Gateway:
         )
         diagrams = Diagrams(quota, scheduler, callers, self.hub, links, clock, new_id)
         resources = {
-            **_user_calls(diagrams, self.events, Account(quota, callers, diagrams.outstanding)),
+            **_user_calls(
+                diagrams, self.events, Account(quota, callers, diagrams.outstanding, settings.billing_portal_url)
+            ),
             **_admin_calls(Admin(quota, callers), Ledger(backends.ledger, callers)),
             "/api/admin/audit": Resource(GET=Audit(backends.ledger, callers).list),
+            "/api/billing/stripe/webhook": Resource(POST=Billing(backends.billing).stripe),
             "/healthz": Resource(GET=self.health.alive),
             "/readyz": Resource(GET=self.health.ready),
             **{address: Resource(GET=page) for address, page in pages.load(web).items()},

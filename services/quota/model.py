@@ -334,6 +334,10 @@ class Suspended(Exception):
     """The user may not call now."""
 
 
+class InvalidSignature(Exception):
+    """Something that should be signed is not, or was so too long ago."""
+
+
 class NotFound(Exception):
     """There is no such thing; the argument names it ("user")."""
 

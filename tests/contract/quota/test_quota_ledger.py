@@ -181,9 +181,7 @@ async def test_doubled_settlements_of_two_schedulers_at_once_are_summed_up_once(
     ids = [(await quota.reserve(key, new_id()), user_id) for _ in range(15) for user_id, key in users]
     for answer, user_id in ids:
         id_ = answer.request_id
-        guess = Charge(
-            id_, 1, 1, user_id, "m", "pie", 9, 9, 0, 0, 0, 18, True, "2026-01-01", NOON_MS - 3_600_000, ""
-        )
+        guess = Charge(id_, 1, 1, user_id, "m", "pie", 9, 9, 0, 0, 0, 18, True, "2026-01-01", NOON_MS - 3_600_000, "")
         truth = replace(guess, input_tokens=3, cost_nano_usd=12, estimated=False, end_time_ms=NOON_MS)
         counted = chance.random() < 0.5
         told += [
