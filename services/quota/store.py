@@ -274,7 +274,7 @@ class SqlTransaction:
     def list_audit(self, limit: int, below: int, subject: str) -> list[tuple[int, AuditEntry]]:
         statement = sql.LIST_AUDIT_OF if subject else sql.LIST_AUDIT
         rows = self._all(statement, most=limit, below=below, **({"of": subject} if subject else {}))
-        return [(row["number"], AuditEntry(*list(row.values())[1:])) for row in rows]
+        return [(row["number"], AuditEntry(**{k: v for k, v in row.items() if k != "number"})) for row in rows]
 
     def keep_billing_event(self, event: Event, now_ms: int) -> bool:
         told = {name: getattr(event, name) for name in ("event_id", "type", "created_s", "subscription_id", "user_id")}
