@@ -42,16 +42,13 @@ from services.quota.revenue import day_revenue
 from services.quota.tables import (
     SUMS,
     audit,
-    billing_events,
     charges,
-    customers,
     days,
     hours,
     keys,
     outbox,
     reservations,
     revenue,
-    subscriptions,
     terms,
     tier_days,
     unresolved,
@@ -401,30 +398,3 @@ LIST_AUDIT = (
     .limit(bindparam("most"))
 )
 LIST_AUDIT_OF = LIST_AUDIT.where(audit.c.subject == bindparam("of"))
-
-KEEP_BILLING_EVENT = insert(billing_events).on_conflict_do_nothing().returning(billing_events.c.event_id)
-_EVENT = billing_events.c.event_id == bindparam("id")
-LOCK_BILLING_EVENT = select(billing_events.c.applied).where(_EVENT).with_for_update()
-UPDATE_BILLING_EVENT = (
-    update(billing_events)
-    .where(_EVENT)
-    .values(user_id=bindparam("owner"), applied=bindparam("is_applied"), reason=bindparam("why"))
-)
-KEEP_CUSTOMER = insert(customers).on_conflict_do_nothing()
-_CUSTOMER = customers.c.customer_id == bindparam("id")
-LOCK_CUSTOMER = select(customers.c.user_id).where(_CUSTOMER).with_for_update()
-SET_CUSTOMER = update(customers).where(_CUSTOMER).values(user_id=bindparam("owner"))
-FIND_SUBSCRIPTION = select(subscriptions).where(subscriptions.c.subscription_id == bindparam("id"))
-_new_subscription = insert(subscriptions)
-KEEP_SUBSCRIPTION = _new_subscription.on_conflict_do_update(
-    index_elements=[subscriptions.c.subscription_id],
-    set_={c.name: _new_subscription.excluded[c.name] for c in subscriptions.c if not c.primary_key},
-)
-GIVE_SUBSCRIPTIONS = (
-    update(subscriptions)
-    .where(subscriptions.c.customer_id == bindparam("customer"), subscriptions.c.user_id == "")
-    .values(user_id=bindparam("owner"))
-)
-LIST_SUBSCRIPTIONS = select(subscriptions).where(
-    subscriptions.c.user_id == bindparam("owner"), ~subscriptions.c.deleted
-)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, RowMapping
 
 from services.clock import DAY_MS, next_day_ms, utc_day
+from services.quota import billing_statements as billing_sql
 from services.quota import statements as sql
 from services.quota.billing import Event, Subscription
 from services.quota.ledger import HOUR_MS
@@ -279,33 +280,33 @@ class SqlTransaction:
     def keep_billing_event(self, event: Event, now_ms: int) -> bool:
         told = {name: getattr(event, name) for name in ("event_id", "type", "created_s", "subscription_id", "user_id")}
         new = {**told, "receive_time_ms": now_ms, "applied": False, "reason": ""}
-        if self._one(sql.KEEP_BILLING_EVENT, **new) is not None:
+        if self._one(billing_sql.KEEP_BILLING_EVENT, **new) is not None:
             return False
-        return bool(self._connection.execute(sql.LOCK_BILLING_EVENT, {"id": event.event_id}).scalar_one())
+        return bool(self._connection.execute(billing_sql.LOCK_BILLING_EVENT, {"id": event.event_id}).scalar_one())
 
     def update_billing_event(self, event_id: str, user_id: str, reason: str) -> None:
-        self._run(sql.UPDATE_BILLING_EVENT, id=event_id, owner=user_id, is_applied=not reason, why=reason)
+        self._run(billing_sql.UPDATE_BILLING_EVENT, id=event_id, owner=user_id, is_applied=not reason, why=reason)
 
     def lock_customer(self, customer_id: str) -> str:
-        self._run(sql.KEEP_CUSTOMER, customer_id=customer_id, user_id="")
-        return str(self._connection.execute(sql.LOCK_CUSTOMER, {"id": customer_id}).scalar_one())
+        self._run(billing_sql.KEEP_CUSTOMER, customer_id=customer_id, user_id="")
+        return str(self._connection.execute(billing_sql.LOCK_CUSTOMER, {"id": customer_id}).scalar_one())
 
     def set_customer(self, customer_id: str, user_id: str) -> None:
-        self._run(sql.SET_CUSTOMER, id=customer_id, owner=user_id)
+        self._run(billing_sql.SET_CUSTOMER, id=customer_id, owner=user_id)
 
     def find_subscription(self, subscription_id: str) -> Subscription | None:
-        row = self._one(sql.FIND_SUBSCRIPTION, id=subscription_id)
+        row = self._one(billing_sql.FIND_SUBSCRIPTION, id=subscription_id)
         return Subscription(**row) if row else None
 
     def keep_subscription(self, subscription: Subscription) -> None:
-        self._run(sql.KEEP_SUBSCRIPTION, **asdict(subscription))
+        self._run(billing_sql.KEEP_SUBSCRIPTION, **asdict(subscription))
 
     def give_subscriptions(self, customer_id: str, user_id: str) -> int:
         values = {"customer": customer_id, "owner": user_id}
-        return int(self._connection.execute(sql.GIVE_SUBSCRIPTIONS, values).rowcount)
+        return int(self._connection.execute(billing_sql.GIVE_SUBSCRIPTIONS, values).rowcount)
 
     def list_subscriptions(self, user_id: str) -> list[Subscription]:
-        return [Subscription(**row) for row in self._all(sql.LIST_SUBSCRIPTIONS, owner=user_id)]
+        return [Subscription(**row) for row in self._all(billing_sql.LIST_SUBSCRIPTIONS, owner=user_id)]
 
     def list_held_tiers(self) -> list[str]:
         return [row["tier"] for row in self._all(sql.HELD_TIERS)]
