@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from services.quota.plans import Tier
+from services.quota.terms import NOTHING_OWN, OwnTerms, Reached
 
 
 class UserStatus(StrEnum):
@@ -29,7 +30,7 @@ class ReservationState(StrEnum):
 
 @dataclass(frozen=True)
 class User:
-    """A user; `tier_version` rises by one with each change of tier."""
+    """A user; `tier_version` rises by one with each change that the scheduler must hear of."""
 
     user_id: str
     email: str
@@ -37,6 +38,7 @@ class User:
     tier_version: int
     status: UserStatus
     create_time_ms: int
+    own: OwnTerms = NOTHING_OWN
 
 
 @dataclass(frozen=True)
@@ -149,12 +151,16 @@ Hour = tuple[int, str, str, str]
 
 @dataclass(frozen=True)
 class TierChange:
-    """A change of tier that the scheduler has yet to hear; `number` orders them."""
+    """A change of tier or terms that the scheduler has yet to hear; `number` orders them.
+
+    `own` are the user's terms as they are now, so a message that is late tells nothing that is not so any more.
+    """
 
     number: int
     user_id: str
     tier: str
     tier_version: int
+    own: OwnTerms = NOTHING_OWN
 
 
 @dataclass(frozen=True)
@@ -328,6 +334,10 @@ class Suspended(Exception):
     """The user may not call now."""
 
 
+class InvalidSignature(Exception):
+    """Something that should be signed is not, or was so too long ago."""
+
+
 class NotFound(Exception):
     """There is no such thing; the argument names it ("user")."""
 
@@ -345,8 +355,8 @@ class Invalid(Exception):
 
 
 class LimitReached(Exception):
-    """The user's day is full."""
+    """The user may have no more for now; `next_tier` is one that would give them more."""
 
-    def __init__(self, user: User, tier: Tier, next_tier: Tier | None, usage: DayUsage) -> None:
-        super().__init__(f"Daily limit of {usage.limit} requests reached")
-        self.user, self.tier, self.next_tier, self.usage = user, tier, next_tier, usage
+    def __init__(self, user: User, tier: Tier, next_tier: Tier | None, usage: DayUsage, reached: Reached) -> None:
+        super().__init__(str(reached))
+        self.user, self.tier, self.next_tier, self.usage, self.reached = user, tier, next_tier, usage, reached

@@ -24,6 +24,7 @@ from services.quota.model import (
 from services.quota.plans import Plans, Tier
 from services.quota.ports import Scheduler, SchedulerUnreachable, Store, Transaction
 from services.quota.reservations import freed_places, holds_place
+from services.quota.terms import MINUTE_MS, effective, reached
 
 log = logging.getLogger(__name__)
 KEYS_REMEMBERED = 100_000
@@ -83,12 +84,17 @@ class Places:
             after = reservations.reserved_again(before, day, now_ms)
             takes_place = holds_place(after) and not holds_place(before)
             tx.update_reservations([(before, after)] if after != before else [])
-        tier = self._plans.tier(user.tier)
-        used = tx.take_place(user.user_id, day, tier.requests_per_day) if takes_place else None
-        usage = DayUsage(tx.count_used(user.user_id, day) if used is None else used, *self._bounds(tier, day))
-        if takes_place and used is None:
-            raise LimitReached(user, tier, self._plans.above(tier.name), usage)
-        return Reserved(user, tier, after, usage)
+        tier, minute = self._accounts.tier_of(user), now_ms // MINUTE_MS
+        used = tx.take_place(user.user_id, day, minute, tier) if takes_place else tx.count_used(user.user_id, day)
+        if used is None:
+            raise self._refusal(tx, user, tier, day, minute)
+        return Reserved(user, tier, after, _day_usage(used, tier, day))
+
+    def _refusal(self, tx: Transaction, user: User, tier: Tier, day: str, minute: int) -> LimitReached:
+        use = tx.find_limit_use(user.user_id, day)
+        which = reached(tier, use, day, minute)
+        gives_more = (t for t in self._plans.above(tier.name) if which.limit.of(effective(t, user.own)) > which.most)
+        return LimitReached(user, tier, next(gives_more, None), _day_usage(use.requests, tier, day), which)
 
     async def usage(self, caller: Caller) -> tuple[User, Tier, DayUsage]:
         """The caller's day."""
@@ -99,8 +105,8 @@ class Places:
         """A user's day."""
         day = utc_day(self._clock.now_ms())
         used = await self._store.read(lambda tx: tx.count_used(user.user_id, day))
-        tier = self._plans.tier(user.tier)
-        return user, tier, DayUsage(used, *self._bounds(tier, day))
+        tier = self._accounts.tier_of(user)
+        return user, tier, _day_usage(used, tier, day)
 
     async def resolve(self, request_id: str, generation: int) -> Reservation:
         """Finds out now what became of a reservation whose Submit at `generation` was refused."""
@@ -134,11 +140,12 @@ class Places:
         tx.update_reservations(changed)
         tx.add_to_days(freed_places(changed), {})
 
-    def _bounds(self, tier: Tier, day: str) -> tuple[int, int]:
-        return tier.requests_per_day, next_day_ms(day)
-
     async def _existing(self, request_id: str) -> Reservation:
         row = await self._store.read(lambda tx: tx.find_reservation(request_id))
         if row is None:
             raise NotFound("reservation")
         return row
+
+
+def _day_usage(used: int, tier: Tier, day: str) -> DayUsage:
+    return DayUsage(used, tier.requests_per_day, next_day_ms(day))

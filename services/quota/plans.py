@@ -14,11 +14,24 @@ MAX_TIERS = 32
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _INT32 = 2**31 - 1
 _INT64 = 2**63 - 1
+MOST_OF_MONEY = 10**18
+"""A billion dollars in nano-dollars: what is above it was meant in another unit."""
+BOUNDS = {
+    # More than a million users could send in all; more than all models in the world can read.
+    "requests_per_minute": (1, 1_000_000),
+    "tokens_per_day": (1, 10**15),
+    "spend_nano_usd_per_month": (1, MOST_OF_MONEY),
+    "spend_nano_usd_per_day": (1, MOST_OF_MONEY),
+}
+"""The limits that a tier may have, each from least to most."""
 
 
 @dataclass(frozen=True)
 class Tier:
-    """What a tier gives. `price_nano_usd_per_month` is None where the price is agreed on with each user."""
+    """What a tier gives. `price_nano_usd_per_month` is None where the price is agreed on with each user.
+
+    The last four are None where there is no such limit; the last of all is the whole tier's, the others each user's.
+    """
 
     name: str
     title: str
@@ -30,6 +43,10 @@ class Tier:
     models: tuple[str, ...]
     all_models: bool
     upgrade_url: str
+    requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    spend_nano_usd_per_month: int | None = None
+    spend_nano_usd_per_day: int | None = None
 
 
 class Plans:
@@ -47,10 +64,9 @@ class Plans:
         """The tier of that name. KeyError if there is none."""
         return self._by_name[name]
 
-    def above(self, name: str) -> Tier | None:
-        """The next tier up; None at the top."""
-        rank = self.tiers.index(self._by_name[name]) + 1
-        return self.tiers[rank] if rank < len(self.tiers) else None
+    def above(self, name: str) -> Sequence[Tier]:
+        """The tiers above that one, the next one first."""
+        return self.tiers[self.tiers.index(self._by_name[name]) + 1 :]
 
 
 def read_plans(text: str, file: str) -> Plans:
@@ -88,6 +104,7 @@ def _tier(entry: Entry, lower: Sequence[Tier]) -> Tier:
         models=models,
         all_models=all_models,
         upgrade_url=entry.take("upgrade_url", read_text, ""),
+        **{limit: entry.take(limit, read_whole(*bounds), None) for limit, bounds in BOUNDS.items()},
     )
     if lower and tier.requests_per_day < lower[-1].requests_per_day:
         raise entry.error("requests_per_day", f"is below that of {lower[-1].name}, but tiers go from lowest to highest")

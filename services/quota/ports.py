@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
+from services.quota.billing import Event, Subscription
 from services.quota.model import (
     AuditEntry,
     Charge,
@@ -30,7 +31,9 @@ from services.quota.model import (
     UserStatus,
     Window,
 )
+from services.quota.plans import Tier
 from services.quota.reservations import Answer
+from services.quota.terms import LimitUse, OwnTerms
 
 T = TypeVar("T")
 
@@ -60,6 +63,7 @@ class Transaction(Protocol):
         ...
 
     def update_tier(self, user_id: str, tier: str, version: int) -> None: ...
+    def update_terms(self, user_id: str, own: OwnTerms, version: int) -> None: ...
     def update_status(self, user_id: str, status: UserStatus) -> None: ...
 
     def find_key(self, key_id: str) -> StoredKey | None: ...
@@ -146,8 +150,12 @@ class Transaction(Protocol):
         """Pending and not known to be live, by (time of the last Reserve, id), behind `after`."""
         ...
 
-    def take_place(self, user_id: str, day: str, limit: int) -> int | None:
-        """Takes one place if fewer than `limit` are taken; the new count, or None."""
+    def take_place(self, user_id: str, day: str, minute: int, tier: Tier) -> int | None:
+        """Takes one place if less than all that `tier` gives has been used; the day's new count, or None."""
+        ...
+
+    def find_limit_use(self, user_id: str, day: str) -> LimitUse:
+        """What was used by the end of that day."""
         ...
 
     def count_used(self, user_id: str, day: str) -> int: ...
@@ -193,6 +201,32 @@ class Transaction(Protocol):
 
     def list_audit(self, limit: int, below: int, subject: str) -> list[tuple[int, AuditEntry]]:
         """(number, entry) of the numbers below `below`, highest first; only of `subject` if it is not empty."""
+        ...
+
+    def keep_billing_event(self, event: Event, now_ms: int) -> bool:
+        """Keeps it, locked; whether it was applied before. Waits for a concurrent delivery to end."""
+        ...
+
+    def update_billing_event(self, event_id: str, user_id: str, reason: str) -> None:
+        """Notes whose it is, and why it was not applied; an empty reason: it was."""
+        ...
+
+    def lock_customer(self, customer_id: str) -> str:
+        """The customer's user; empty if nobody knows."""
+        ...
+
+    def set_customer(self, customer_id: str, user_id: str) -> None: ...
+    def find_subscription(self, subscription_id: str) -> Subscription | None: ...
+    def keep_subscription(self, subscription: Subscription) -> None:
+        """Inserts or replaces it."""
+        ...
+
+    def give_subscriptions(self, customer_id: str, user_id: str) -> int:
+        """Makes a customer's subscriptions that are nobody's that user's; how many there were."""
+        ...
+
+    def list_subscriptions(self, user_id: str) -> list[Subscription]:
+        """Those that were not deleted."""
         ...
 
     def list_held_tiers(self) -> list[str]:

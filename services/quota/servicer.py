@@ -30,7 +30,7 @@ class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
 
     async def Authenticate(self, request: pb.AuthenticateRequest, context: Context) -> pb.AuthenticateResponse:
         who = await self._accounts.authenticate(wire.read_caller(request.caller))
-        tier = self._plans.tier(who.user.tier)
+        tier = self._accounts.tier_of(who.user)
         return pb.AuthenticateResponse(user=wire.user(who.user), tier=wire.tier(tier), key_id=who.key_id)
 
     async def Reserve(self, request: pb.ReserveRequest, context: Context) -> pb.ReserveResponse:
@@ -88,6 +88,12 @@ class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
             wire.read_user_id("user_id", request.user_id), request.tier, wire.read_actor(request.actor)
         )
         return pb.SetUserTierResponse(user=wire.user(user), previous_tier=previous)
+
+    async def SetUserLimits(self, request: pb.SetUserLimitsRequest, context: Context) -> pb.SetUserLimitsResponse:
+        user = await self._accounts.set_terms(
+            wire.read_user_id("user_id", request.user_id), wire.read_terms(request), wire.read_actor(request.actor)
+        )
+        return pb.SetUserLimitsResponse(user=wire.user(user))
 
     async def SetUserStatus(self, request: pb.SetUserStatusRequest, context: Context) -> pb.SetUserStatusResponse:
         user = await self._accounts.set_status(

@@ -6,11 +6,13 @@ writes this one construct for both.
 
 from __future__ import annotations
 
-from functools import cache
+import functools
+import operator
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     Column,
     ColumnElement,
     CompoundSelect,
@@ -55,6 +57,7 @@ from services.quota.tables import (
     unresolved,
     users,
 )
+from services.quota.terms import NO_LIMIT, TERMS
 
 FIND_USER = select(users).where(users.c.user_id == bindparam("id"))
 LOCK_USER = FIND_USER.with_for_update()
@@ -63,6 +66,12 @@ UPDATE_TIER = (
     update(users)
     .where(users.c.user_id == bindparam("id"))
     .values(tier=bindparam("new_tier"), tier_version=bindparam("new_version"))
+)
+OWN_TERMS = tuple(f"own_{name}" for name in TERMS)
+UPDATE_TERMS = (
+    update(users)
+    .where(users.c.user_id == bindparam("id"))
+    .values(tier_version=bindparam("new_version"), **{name: bindparam(f"new_{name}") for name in OWN_TERMS})
 )
 UPDATE_STATUS = update(users).where(users.c.user_id == bindparam("id")).values(status=bindparam("new_status"))
 HELD_TIERS = select(users.c.tier).distinct()
@@ -145,14 +154,14 @@ HAS_PENDING = select(
 LIST_TIER_DAYS = select(tier_days).where(tier_days.c.day.between(bindparam("first"), bindparam("last")))
 
 
-def _sums(of: FromClause) -> list[ColumnElement[int]]:
+def sums(of: FromClause) -> list[ColumnElement[int]]:
     # Whole numbers: PostgreSQL's own sums of them are decimals, which take longer to read than all the rest of a page.
     return [cast(func.sum(of.c[name]), BigInteger).label(name) for name in SUMS]
 
 
 def _use_by(*groups: ColumnElement[Any]) -> Select[Any]:
     hour = hours.c.hour.between(bindparam("first_hour"), bindparam("last_hour"))
-    return select(*groups, *_sums(hours)).where(hour).group_by(*groups)
+    return select(*groups, *sums(hours)).where(hour).group_by(*groups)
 
 
 # Written out: PostgreSQL does not see that two bound numbers are one expression.
@@ -190,8 +199,8 @@ def _margins_of(window: Window, page: Select[Any] | CompoundSelect[Any]) -> Sele
         ),
     ]  # fmt: skip
     each = union_all(*parts).subquery()
-    sums = [*_sums(each), func.sum(each.c.revenue).label("revenue")]
-    by_user = select(each.c.user_id, *sums).group_by(each.c.user_id).subquery()
+    totals = [*sums(each), func.sum(each.c.revenue).label("revenue")]
+    by_user = select(each.c.user_id, *totals).group_by(each.c.user_id).subquery()
     return select(by_user, func.coalesce(users.c.tier, "").label("tier")).join_from(
         by_user, users, users.c.user_id == by_user.c.user_id, isouter=True
     )
@@ -273,17 +282,71 @@ LIST_UNRESOLVED = (
     .limit(bindparam("most"))
 )
 
-# The limit is in the statement itself: whoever else takes a place at this moment is seen by it.
+
+def _number(name: str) -> BindParameter[int]:
+    return bindparam(name, type_=BigInteger)
+
+
+def tokens(of: FromClause) -> ColumnElement[int]:
+    return functools.reduce(operator.add, (column for column in of.c if column.name.endswith("_tokens")))
+
+
+_ZERO, _ONE, _NO_LIMIT = (literal_column(str(number), BigInteger) for number in (0, 1, NO_LIMIT))
+# The limits are in the statement itself: whoever else takes a place at this moment is seen by it. What holds for the
+# first place of a day stands in the SELECT, what depends on the day's row in the WHERE of the update.
+_day, _minute = bindparam("day", type_=Text), _number("minute")
+_month = days.alias("month")
+_OF_MONTH = and_(
+    _month.c.user_id == bindparam("user_id", type_=Text),
+    # As text the days of a month lie between its first and a 31st, whether it has one or not.
+    _month.c.day.between(bindparam("month_first", type_=Text), bindparam("month_last", type_=Text)),
+)
+_SPENT = cast(func.coalesce(func.sum(_month.c.cost_nano_usd), _ZERO), BigInteger)
+_may_begin_a_day = and_(
+    _number("requests_per_day") > _ZERO,
+    _number("tokens_per_day") > _ZERO,
+    # Nobody adds up a month for a user who has no limit of it.
+    or_(
+        _number("spend_nano_usd_per_month") == _NO_LIMIT,
+        select(_SPENT).where(_OF_MONTH).scalar_subquery() < _number("spend_nano_usd_per_month"),
+    ),
+)
+# A replica whose clock is behind counts in the minute that another one has begun.
+_new_minute = days.c.minute < _minute
 TAKE_PLACE = (
     insert(days)
-    .values(user_id=bindparam("user_id"), day=bindparam("day"), used=1)
+    .from_select(
+        ["user_id", "day", "used", "minute", "minute_used"],
+        select(bindparam("user_id", type_=Text), _day, _ONE, _minute, _ONE).where(_may_begin_a_day),
+    )
     .on_conflict_do_update(
         index_elements=[days.c.user_id, days.c.day],
-        set_={"used": days.c.used + 1},
-        where=days.c.used < bindparam("most"),
+        set_={
+            "used": days.c.used + _ONE,
+            "minute": case((_new_minute, _minute), else_=days.c.minute),
+            "minute_used": case((_new_minute, _ONE), else_=days.c.minute_used + _ONE),
+        },
+        where=and_(
+            days.c.used < _number("requests_per_day"),
+            or_(_new_minute, days.c.minute_used < _number("requests_per_minute")),
+            tokens(days) < _number("tokens_per_day"),
+        ),
     )
     .returning(days.c.used)
 )
+
+
+def _on_the_day(amount: ColumnElement[int]) -> ColumnElement[int]:
+    return func.coalesce(func.max(case((_month.c.day == _day, amount))), _ZERO)
+
+
+FIND_LIMIT_USE = select(
+    _on_the_day(_month.c.used).label("requests"),
+    _on_the_day(_month.c.minute).label("minute"),
+    _on_the_day(_month.c.minute_used).label("minute_requests"),
+    _on_the_day(tokens(_month)).label("tokens"),
+    _SPENT.label("spent_nano_usd"),
+).where(_OF_MONTH)
 _DAY = and_(days.c.user_id == bindparam("of_user"), days.c.day == bindparam("of_day"))
 COUNT_USED = select(func.coalesce(func.max(days.c.used), 0)).where(_DAY)
 
@@ -313,78 +376,10 @@ REPLACE_CHARGE = (
 )
 
 
-# Written out: a plan for any days whatever expects few of them.
-_FIRST, _LAST = (bindparam(name, type_=Text, literal_execute=True) for name in ("first_day", "last_day"))
-_DAYS = days.c.day.between(_FIRST, _LAST)
-
-
-_AMOUNTS = {
-    "cost": days.c.cost_nano_usd,
-    "requests": days.c.requests,
-    "tokens": days.c.input_tokens
-    + days.c.output_tokens
-    + days.c.cache_read_input_tokens
-    + days.c.cache_write_input_tokens,
-}
-
-
-@cache
-def users_by(sort: str, *, by_prefix: bool, by_tier: bool) -> Select[Any]:
-    """A page of users, highest first; only what is sorted by is summed up of everybody."""
-    amount = func.sum(_AMOUNTS[sort]).label("amount")
-    each = select(days.c.user_id, amount).where(_DAYS).group_by(days.c.user_id).subquery()
-    value, prefix = func.coalesce(each.c.amount, 0), bindparam("of_prefix", type_=Text)
-    after = bindparam("value", type_=BigInteger)
-    chosen = (
-        select(users.c.user_id, users.c.email, users.c.tier, users.c.status, cast(value, BigInteger).label("sorted_by"))
-        .join_from(users, each, each.c.user_id == users.c.user_id, isouter=True)
-        .where(or_(value < after, and_(value == after, users.c.user_id > bindparam("user_id"))))
-        .order_by(value.desc(), users.c.user_id)
-        .limit(bindparam("most"))
-    )
-    # Only where they are asked for: conditions that always hold made PostgreSQL expect one user, and sum up the days
-    # anew for each of them.
-    if by_prefix:
-        begins = [func.substr(column, 1, func.length(prefix)) == prefix for column in (users.c.user_id, users.c.email)]
-        chosen = chosen.where(or_(*begins))
-    page = (chosen.where(users.c.tier == bindparam("of_tier")) if by_tier else chosen).cte("page")
-    ids = select(page.c.user_id)
-    use = select(days.c.user_id, *_sums(days)).where(days.c.user_id.in_(ids), _DAYS).group_by(days.c.user_id).subquery()
-    brought = (
-        select(revenue.c.user_id, cast(func.sum(revenue.c.revenue_nano_usd), BigInteger).label("nano_usd"))
-        .where(revenue.c.user_id.in_(ids), revenue.c.day.between(_FIRST, _LAST))
-        .group_by(revenue.c.user_id)
-        .subquery()
-    )
-    return (
-        select(page, func.coalesce(brought.c.nano_usd, 0), *(func.coalesce(use.c[name], 0) for name in SUMS))
-        .join_from(page, use, use.c.user_id == page.c.user_id, isouter=True)
-        .join(brought, brought.c.user_id == page.c.user_id, isouter=True)
-        .order_by(page.c.sorted_by.desc(), page.c.user_id)
-    )
-
-
-def _number(name: str) -> Any:
-    return bindparam(name, type_=BigInteger, literal_execute=True)
-
-
-def _usage(hourly: bool, group: str) -> Any:
-    # Written out: PostgreSQL does not see that two bound numbers are one expression.
-    start = hours.c.hour if hourly else hours.c.hour - hours.c.hour % literal_column("24")
-    divided = hours.c[group] if group else literal_column("''", Text)
-    return (
-        select(start.label("start"), divided.label("divided"), *_sums(hours))
-        .where(hours.c.hour >= _number("first_hour"), hours.c.hour < _number("end_hour"))
-        .group_by(start, *([divided] if group else []))
-        .order_by(start, *([divided] if group else []))
-    )
-
-
-USAGE = {(hourly, group): _usage(hourly, group) for hourly in (True, False) for group in ("", "tier", "model", "kind")}
-
 INSERT_TIER_CHANGE = insert(outbox)
 LIST_TIER_CHANGES = (
-    select(outbox.c.number, outbox.c.user_id, outbox.c.tier, outbox.c.tier_version)
+    select(outbox.c.number, outbox.c.user_id, outbox.c.tier, outbox.c.tier_version, *(users.c[t] for t in OWN_TERMS))
+    .join_from(outbox, users, outbox.c.user_id == users.c.user_id, isouter=True)
     .order_by(outbox.c.number)
     .limit(bindparam("most"))
 )

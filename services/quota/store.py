@@ -9,7 +9,10 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, RowMapping
 
 from services.clock import DAY_MS, next_day_ms, utc_day
+from services.quota import billing_statements as billing_sql
+from services.quota import report_statements
 from services.quota import statements as sql
+from services.quota.billing import Event, Subscription
 from services.quota.ledger import HOUR_MS
 from services.quota.model import (
     AuditEntry,
@@ -38,8 +41,10 @@ from services.quota.model import (
     UserStatus,
     Window,
 )
+from services.quota.plans import Tier
 from services.quota.ports import Transaction
 from services.quota.tables import SUMS
+from services.quota.terms import NOTHING_OWN, Limit, LimitUse, OwnTerms
 from services.sql import Database
 
 T = TypeVar("T")
@@ -75,10 +80,16 @@ class SqlTransaction:
         return _user(row) if row else None
 
     def insert_user(self, user: User) -> bool:
-        return self._one(sql.INSERT_USER, **asdict(user)) is not None
+        values = asdict(user)
+        own = {f"own_{name}": value for name, value in values.pop("own").items()}
+        return self._one(sql.INSERT_USER, **values, **own) is not None
 
     def update_tier(self, user_id: str, tier: str, version: int) -> None:
         self._run(sql.UPDATE_TIER, id=user_id, new_tier=tier, new_version=version)
+
+    def update_terms(self, user_id: str, own: OwnTerms, version: int) -> None:
+        values = {f"new_own_{name}": value for name, value in asdict(own).items()}
+        self._run(sql.UPDATE_TERMS, id=user_id, new_version=version, **values)
 
     def update_status(self, user_id: str, status: UserStatus) -> None:
         self._run(sql.UPDATE_STATUS, id=user_id, new_status=status)
@@ -180,9 +191,14 @@ class SqlTransaction:
         )
         return [_reservation(row) for row in rows]
 
-    def take_place(self, user_id: str, day: str, limit: int) -> int | None:
-        row = self._one(sql.TAKE_PLACE, user_id=user_id, day=day, most=limit)
+    def take_place(self, user_id: str, day: str, minute: int, tier: Tier) -> int | None:
+        limits = {limit.value: limit.of(tier) for limit in Limit}
+        row = self._one(sql.TAKE_PLACE, user_id=user_id, day=day, minute=minute, **_month(day), **limits)
         return int(row["used"]) if row else None
+
+    def find_limit_use(self, user_id: str, day: str) -> LimitUse:
+        (row,) = self._all(sql.FIND_LIMIT_USE, user_id=user_id, day=day, **_month(day))
+        return LimitUse(**row)
 
     def count_used(self, user_id: str, day: str) -> int:
         return int(self._connection.execute(sql.COUNT_USED, {"of_user": user_id, "of_day": day}).scalar_one())
@@ -222,7 +238,7 @@ class SqlTransaction:
 
     def list_users(self, query: UsersQuery, after: UsersCursor) -> list[UserRow]:
         named = {"of_prefix": query.prefix, "of_tier": query.tier, "most": query.page_size}
-        statement = sql.users_by(query.sort, by_prefix=bool(query.prefix), by_tier=bool(query.tier))
+        statement = report_statements.users_by(query.sort, by_prefix=bool(query.prefix), by_tier=bool(query.tier))
         rows = self._connection.execute(statement, named | after._asdict())
         return [
             UserRow(user_id, email, tier, UserStatus(status), sorted_by, revenue, Use(*sums))
@@ -230,7 +246,7 @@ class SqlTransaction:
         ]
 
     def list_usage(self, hours: range, query: UsageQuery) -> list[UsageRow]:
-        statement = sql.USAGE[query.hourly, query.group]
+        statement = report_statements.USAGE[query.hourly, query.group]
         rows = self._connection.execute(statement, {"first_hour": hours.start, "end_hour": hours.stop})
         return [UsageRow(start, divided, Use(*sums)) for start, divided, *sums in rows]
 
@@ -244,7 +260,8 @@ class SqlTransaction:
         )
 
     def list_tier_changes(self, limit: int) -> list[TierChange]:
-        return [TierChange(**row) for row in self._all(sql.LIST_TIER_CHANGES, most=limit)]
+        rows = self._all(sql.LIST_TIER_CHANGES, most=limit)
+        return [TierChange(row["number"], row["user_id"], row["tier"], row["tier_version"], _own(row)) for row in rows]
 
     def delete_tier_changes(self, numbers: Sequence[int]) -> None:
         self._run(sql.DELETE_TIER_CHANGES, numbers=numbers)
@@ -255,7 +272,38 @@ class SqlTransaction:
     def list_audit(self, limit: int, below: int, subject: str) -> list[tuple[int, AuditEntry]]:
         statement = sql.LIST_AUDIT_OF if subject else sql.LIST_AUDIT
         rows = self._all(statement, most=limit, below=below, **({"of": subject} if subject else {}))
-        return [(row["number"], AuditEntry(*list(row.values())[1:])) for row in rows]
+        return [(row["number"], AuditEntry(**{k: v for k, v in row.items() if k != "number"})) for row in rows]
+
+    def keep_billing_event(self, event: Event, now_ms: int) -> bool:
+        told = {name: getattr(event, name) for name in ("event_id", "type", "created_s", "subscription_id", "user_id")}
+        new = {**told, "receive_time_ms": now_ms, "applied": False, "reason": ""}
+        if self._one(billing_sql.KEEP_BILLING_EVENT, **new) is not None:
+            return False
+        return bool(self._connection.execute(billing_sql.LOCK_BILLING_EVENT, {"id": event.event_id}).scalar_one())
+
+    def update_billing_event(self, event_id: str, user_id: str, reason: str) -> None:
+        self._run(billing_sql.UPDATE_BILLING_EVENT, id=event_id, owner=user_id, is_applied=not reason, why=reason)
+
+    def lock_customer(self, customer_id: str) -> str:
+        self._run(billing_sql.KEEP_CUSTOMER, customer_id=customer_id, user_id="")
+        return str(self._connection.execute(billing_sql.LOCK_CUSTOMER, {"id": customer_id}).scalar_one())
+
+    def set_customer(self, customer_id: str, user_id: str) -> None:
+        self._run(billing_sql.SET_CUSTOMER, id=customer_id, owner=user_id)
+
+    def find_subscription(self, subscription_id: str) -> Subscription | None:
+        row = self._one(billing_sql.FIND_SUBSCRIPTION, id=subscription_id)
+        return Subscription(**row) if row else None
+
+    def keep_subscription(self, subscription: Subscription) -> None:
+        self._run(billing_sql.KEEP_SUBSCRIPTION, **asdict(subscription))
+
+    def give_subscriptions(self, customer_id: str, user_id: str) -> int:
+        values = {"customer": customer_id, "owner": user_id}
+        return int(self._connection.execute(billing_sql.GIVE_SUBSCRIPTIONS, values).rowcount)
+
+    def list_subscriptions(self, user_id: str) -> list[Subscription]:
+        return [Subscription(**row) for row in self._all(billing_sql.LIST_SUBSCRIPTIONS, owner=user_id)]
 
     def list_held_tiers(self) -> list[str]:
         return [row["tier"] for row in self._all(sql.HELD_TIERS)]
@@ -282,7 +330,17 @@ def _user(row: RowMapping) -> User:
         row["tier_version"],
         UserStatus(row["status"]),
         row["create_time_ms"],
+        _own(row),
     )
+
+
+def _own(row: RowMapping) -> OwnTerms:
+    terms = [row[name] for name in sql.OWN_TERMS]
+    return OwnTerms(*terms) if any(term is not None for term in terms) else NOTHING_OWN
+
+
+def _month(day: str) -> dict[str, str]:
+    return {"month_first": day[:8] + "01", "month_last": day[:8] + "31"}
 
 
 def _reservation(row: RowMapping) -> Reservation:

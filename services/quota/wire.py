@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from datetime import date
 
 from google.protobuf.message import Message
@@ -13,6 +14,7 @@ from services.clock import utc_day
 from services.quota import model
 from services.quota.model import Caller, Charge, Invalid, ReservationState, Settlement, UserStatus
 from services.quota.plans import Tier
+from services.quota.terms import NOTHING_OWN, OWN_BOUNDS, TERMS
 
 MAX_SETTLEMENTS = 500
 MAX_CHARGES = 100
@@ -105,6 +107,22 @@ def read_day(field: str, value: str) -> str:
     raise Invalid(field, "must be a day as YYYY-MM-DD, from 1970 on")
 
 
+def read_terms(message: pb.SetUserLimitsRequest) -> dict[str, int | None]:
+    """The terms to change, by name; None takes one back."""
+    # A message that was forgotten must not take everything back.
+    if not message.HasField("limits"):
+        raise Invalid("limits", "must be given")
+    for i, name in enumerate(message.fields):
+        if name not in TERMS:
+            raise Invalid(f"fields[{i}]", f"must be one of {', '.join(TERMS)}")
+    given = {field.name: value for field, value in message.limits.ListFields()}
+    for name, value in given.items():
+        least, most = OWN_BOUNDS[name]
+        if not least <= value <= most:
+            raise Invalid(f"limits.{name}", f"must be from {least} to {most}")
+    return {name: given.get(name) for name in message.fields or TERMS}
+
+
 def read_generation(field: str, value: int) -> int:
     """A generation of a reservation."""
     return _at_least(1, field, value)
@@ -185,7 +203,7 @@ def _at_least(least: int, field: str, value: int) -> int:
 
 def read_time_ms(field: str, message: Message, name: str) -> int:
     """The moment in the field `name`, which must be set."""
-    value = getattr(message, name)
+    value: Timestamp = getattr(message, name)
     # 253402300800 is the year 10000, the first that has no date.
     if not message.HasField(name) or not 0 <= value.seconds < 253402300800 or not 0 <= value.nanos < 10**9:
         raise Invalid(field, "must be a time from 1970 to 9999")
@@ -206,6 +224,7 @@ def user(value: model.User) -> pb.User:
         tier_version=value.tier_version,
         status=_STATUS_NUMBERS[value.status],
         create_time=timestamp(value.create_time_ms),
+        limits=None if value.own == NOTHING_OWN else pb.UserLimits(**asdict(value.own)),
     )
 
 
@@ -222,6 +241,10 @@ def tier(value: Tier) -> pb.Tier:
         models=value.models,
         all_models=value.all_models,
         upgrade_url=value.upgrade_url,
+        requests_per_minute=value.requests_per_minute,
+        tokens_per_day=value.tokens_per_day,
+        spend_nano_usd_per_month=value.spend_nano_usd_per_month,
+        spend_nano_usd_per_day=value.spend_nano_usd_per_day,
     )
 
 

@@ -17,8 +17,9 @@ import grpc
 import httpx2
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2_grpc
+from headgate.quota.v1 import billing_pb2 as billing
+from headgate.quota.v1 import billing_pb2_grpc, ledger_pb2_grpc, quota_pb2_grpc
 from headgate.quota.v1 import ledger_pb2 as ledger
-from headgate.quota.v1 import ledger_pb2_grpc, quota_pb2_grpc
 from headgate.quota.v1 import quota_pb2 as quota
 from headgate.scheduler.v1 import scheduler_pb2 as sched
 from headgate.scheduler.v1 import scheduler_pb2_grpc
@@ -37,7 +38,9 @@ NOW = Timestamp(seconds=1_767_268_800)
 FREE = quota.Tier(
     name="free", title="Free", requests_per_day=10, outstanding=10, share=1, price_nano_usd_per_month=0, price="$0"
 )
-BASIC = quota.Tier(name="basic", title="Basic", requests_per_day=100, outstanding=25, share=2, price="$15/month")
+BASIC = quota.Tier(
+    name="basic", title="Basic", requests_per_day=100, outstanding=25, share=2, price="$15/month", tokens_per_day=9
+)
 
 
 def quota_refusal(reason: str, code: grpc.StatusCode, message: str = "No.", **more: Any) -> Refusal:
@@ -153,6 +156,12 @@ class FakeQuota(Scripted, quota_pb2_grpc.QuotaServiceServicer):
             user=quota.User(user_id=request.user_id, tier=request.tier), previous_tier="free"
         )
 
+    async def SetUserLimits(self, request: quota.SetUserLimitsRequest, context: Any) -> quota.SetUserLimitsResponse:
+        self._note("SetUserLimits", request)
+        return quota.SetUserLimitsResponse(
+            user=quota.User(user_id=request.user_id, tier="free", limits=request.limits, create_time=NOW)
+        )
+
     async def SetUserStatus(self, request: quota.SetUserStatusRequest, context: Any) -> quota.SetUserStatusResponse:
         self._note("SetUserStatus", request)
         return quota.SetUserStatusResponse(user=quota.User(user_id=request.user_id, status=request.status))
@@ -202,6 +211,20 @@ class FakeLedger(Scripted, ledger_pb2_grpc.LedgerServiceServicer):
     async def GetStatement(self, request: ledger.GetStatementRequest, context: Any) -> ledger.GetStatementResponse:
         self._note("GetStatement", request)
         return self.statement
+
+
+class FakeBilling(Scripted, billing_pb2_grpc.BillingServiceServicer):
+    """Answers what it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = billing.ReceiveStripeEventResponse(applied=True)
+
+    async def ReceiveStripeEvent(
+        self, request: billing.ReceiveStripeEventRequest, context: Any
+    ) -> billing.ReceiveStripeEventResponse:
+        self._note("ReceiveStripeEvent", request)
+        return self.answer
 
 
 def place(position: int, wait_ms: int = 0) -> sched.Place:
@@ -364,6 +387,7 @@ class Running:
 
     quota: FakeQuota
     ledger: FakeLedger
+    billing: FakeBilling
     scheduler: FakeScheduler
     quota_server: Server
     scheduler_server: Server
@@ -387,7 +411,12 @@ async def running_gateway(
     """Serves on a free port until left; `variables` are fields of the settings."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-")))
-        fake_quota, fake_ledger, fake_scheduler = FakeQuota(), FakeLedger(), FakeScheduler()
+        fake_quota, fake_ledger, fake_billing, fake_scheduler = (
+            FakeQuota(),
+            FakeLedger(),
+            FakeBilling(),
+            FakeScheduler(),
+        )
         servers = []
         for name, add in (
             ("quota", lambda s: quota_pb2_grpc.add_QuotaServiceServicer_to_server(fake_quota, s)),
@@ -397,6 +426,7 @@ async def running_gateway(
             add(server.grpc)
             if name == "quota":
                 ledger_pb2_grpc.add_LedgerServiceServicer_to_server(fake_ledger, server.grpc)
+                billing_pb2_grpc.add_BillingServiceServicer_to_server(fake_billing, server.grpc)
             await server.start(f"unix:{folder}/{name}")
             stack.push_async_callback(server.grpc.stop, 0)
             servers.append(server)
@@ -416,6 +446,7 @@ async def running_gateway(
             health_pb2_grpc.HealthStub(to_quota),
             health_pb2_grpc.HealthStub(to_scheduler),
             ledger_pb2_grpc.LedgerServiceStub(to_quota),
+            billing_pb2_grpc.BillingServiceStub(to_quota),
         )
         numbers = itertools.count(1)
         used_clock = clock or SystemClock()
@@ -430,6 +461,7 @@ async def running_gateway(
         running = Running(
             fake_quota,
             fake_ledger,
+            fake_billing,
             fake_scheduler,
             *servers,
             gateway,

@@ -188,6 +188,8 @@ USAGE = [
     ["generate", "a", "--max-wait", "soon"],
     ["users"],
     ["users", "tier", "u1"],
+    ["users", "limits", "u1", "--requests-per-day", "many"],
+    ["users", "limits", "u1", "--requests-per-day", "-1"],
     ["keys", "revoke"],
     ["sing"],
 ]
@@ -208,7 +210,9 @@ async def test_a_missing_key_is_status_2(
         monkeypatch.delenv(name)
     monkeypatch.setenv("HEADGATE_DATA_DIR", str(tmp_path))
     assert [await run("status", ID), await run("users", "show", "u1")] == [2, 2]
+    assert await run("users", "limits", "u1") == 2
     told = capsys.readouterr().err
+    assert "name a limit" in told
     assert "HEADGATE_API_KEY" in told
     assert "HEADGATE_ADMIN_KEY" in told
     (tmp_path / "admin.key").write_text(ADMIN_KEY + "\n")
@@ -243,6 +247,12 @@ ADMINISTRATION = [
     (["users", "add", "ann", "--tier", "pro"], "ann (pro)\nKey k9, shown only now: hg_new\n", "apiKey"),
     (["users", "add"], "u9 (free)\nKey k9, shown only now: hg_new\n", "apiKey"),
     (["users", "tier", "ann", "pro"], "ann: free → pro\n", "previousTier"),
+    (
+        ["users", "limits", "ann", "--requests-per-day", "50", "--price-nano-usd", "0", "--outstanding", "none"],
+        "ann: requests a UTC day: 50; price of a month in nano-dollars: 0\n",
+        "limits",
+    ),
+    (["users", "limits", "ann", "--outstanding", "none"], "ann: the terms of the tier\n", "limits"),
     (["users", "show", "ann"], "ann: free, active, 3 of 10 today\n", "used"),
     (["keys", "list", "ann"], "k1  issued 2026-01-01T12:00:00Z  valid\n", "keyId"),
     (["keys", "add", "ann"], "Key k2, shown only now: hg_new\n", "apiKey"),
