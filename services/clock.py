@@ -41,3 +41,10 @@ def next_day_ms(day: str) -> int:
     """The moment at which the day after `day` begins."""
     after = date.fromisoformat(day) + timedelta(days=1)
     return int(datetime(after.year, after.month, after.day, tzinfo=UTC).timestamp() * 1000)
+
+
+def next_month_ms(day: str) -> int:
+    """The moment at which the month after that of `day` begins."""
+    # The 31st day after the first of any month is in the next one.
+    after = (date.fromisoformat(day).replace(day=1) + timedelta(days=31)).replace(day=1)
+    return int(datetime(after.year, after.month, after.day, tzinfo=UTC).timestamp() * 1000)

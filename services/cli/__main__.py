@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from rich.markup import escape
 
+from services.cli import audit, economics, limits, usage
 from services.cli.client import Client, CliError
 from services.cli.screen import Progress, Screen, complain, place
 
@@ -92,6 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--tier")
     add.add_argument("--email")
     add.set_defaults(run=_users_add)
+    own = users.add_parser("limits", parents=[admin], help="give a user terms of their own; none takes one back")
+    own.add_argument("user")
+    limits.add_options(own)
+    own.set_defaults(run=_users_limits)
     tier = users.add_parser("tier", parents=[admin], help="move a user to another tier")
     tier.add_argument("user")
     tier.add_argument("tier")
@@ -108,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     revoke = keys.add_parser("revoke", parents=[admin], help="revoke a key, at once and for good")
     revoke.add_argument("key_id", metavar="keyId")
     revoke.set_defaults(run=_keys_revoke)
+    usage.add_commands(commands, users, admin, _admin_client)
+    audit.add_command(commands, admin, _admin_client)
+    economics.add_commands(commands, admin, _admin_client)
     commands.add_parser("up", help="run all of Headgate on this machine", add_help=False)
     return parser
 
@@ -227,9 +235,18 @@ def _users_tier(options: argparse.Namespace, screen: Screen) -> int:
     return _tell(user, f"{user['userId']}: {user['previousTier']} → {user['tier']}", options, screen)
 
 
+def _users_limits(options: argparse.Namespace, screen: Screen) -> int:
+    changes = limits.changes(options)
+    if not changes:
+        raise UsageError("nothing to change: name a limit, such as --requests-per-day 50.")
+    user = _admin_client(options).call("PUT", f"/api/admin/users/{_part(options.user)}/limits", changes)
+    return _tell(user, f"{user['userId']}: {limits.words(user['limits'])}", options, screen)
+
+
 def _users_show(options: argparse.Namespace, screen: Screen) -> int:
     user = _admin_client(options).call("GET", f"/api/admin/users/{_part(options.user)}")
     words = f"{user['userId']}: {user['tier']}, {user['status']}, {user['used']} of {user['limit']} today"
+    words += f"\n{limits.words(user['limits'])}" if user["limits"] else ""
     return _tell(user, words, options, screen)
 
 

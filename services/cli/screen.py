@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
+from rich.table import Table
 
 PAUSED = {
     "provider_limit": "the provider asked for a break",
@@ -19,6 +20,9 @@ PAUSED = {
     "operator": "the operator has paused the queue",
     "storage": "a store is being repaired",
 }
+
+PIPE_COLUMNS = 500
+"""A pipe has no width to fit a table to; rich takes 80 and cuts."""
 
 
 def duration(milliseconds: int) -> str:
@@ -66,6 +70,8 @@ class Screen:
 
     def __init__(self) -> None:
         self._results = Console(highlight=False, soft_wrap=True)
+        if not self._results.is_terminal:
+            self._results.width = PIPE_COLUMNS
         self._progress = Console(stderr=True, highlight=False)
 
     @contextmanager
@@ -84,6 +90,10 @@ class Screen:
     def note(self, text: str) -> None:
         """Something beside the result."""
         self._progress.print(visible(text), markup=False)
+
+    def table(self, table: Table) -> None:
+        """Rows for people."""
+        self._results.print(table, soft_wrap=False)
 
     def diagram(self, source: str) -> None:
         """Drawn where there is a terminal and the kind can be drawn with characters, else its source."""

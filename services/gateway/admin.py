@@ -8,7 +8,7 @@ from headgate.quota.v1 import quota_pb2
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway import shapes
+from services.gateway import limits, shapes
 from services.gateway.callers import Callers
 from services.gateway.edge import json_response, read_body
 from services.gateway.errors import invalid, not_found
@@ -61,6 +61,16 @@ class Admin:
         )
         return json_response(_user_fields(changed.user))
 
+    async def set_limits(self, request: Request) -> Response:
+        """Gives a user terms of their own, or takes them back."""
+        actor, user_id = self._callers.administrator(request), _user_id(request)
+        changes = shapes.read(await read_body(request), shapes.OwnTerms).changes()
+        if not changes:
+            raise invalid(("", f"Must have one of {', '.join(limits.OWN)}."))
+        change = quota_pb2.SetUserLimitsRequest(user_id=user_id, actor=actor, fields=changes)
+        change.limits.CopyFrom(quota_pb2.UserLimits(**changes))
+        return json_response(_user_fields((await self._quota.SetUserLimits(change)).user))
+
     async def set_tier(self, request: Request) -> Response:
         """Moves a user to another tier, from the next call on."""
         actor, user_id = self._callers.administrator(request), _user_id(request)
@@ -103,7 +113,7 @@ def _user_fields(user: quota_pb2.User) -> dict[str, Any]:
     fields: dict[str, Any] = {"userId": user.user_id, "tier": user.tier, "status": STATUSES.get(user.status, "active")}
     if user.email:
         fields["email"] = user.email
-    return fields | {"createdAt": rfc3339(user.create_time)}
+    return fields | {"createdAt": rfc3339(user.create_time), "limits": limits.own_fields(user)}
 
 
 def _key_fields(key: quota_pb2.Key) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.clock import Clock
-from services.gateway import shapes
+from services.gateway import limits, shapes
 from services.gateway.callers import Callers, note
 from services.gateway.edge import json_response, read_body
 from services.gateway.errors import (
@@ -263,6 +263,8 @@ def _terms(user: quota_pb2.User, tier: quota_pb2.Tier) -> pb.TierTerms:
         outstanding=tier.outstanding,
         models=tier.models,
         all_models=tier.all_models,
+        user_spend_nano_usd_per_day=limits.optional(user.limits, "spend_nano_usd_per_day"),
+        tier_spend_nano_usd_per_day=limits.optional(tier, "spend_nano_usd_per_day"),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from headgate.quota.v1 import quota_pb2
 
-from services.gateway import rates
+from services.gateway import limits, rates
 from services.gateway.messages import rfc3339
 from services.rpc.status import Refusal, refusal_of
 
@@ -112,26 +112,33 @@ def _invalid(refusal: Refusal) -> Problem:
 
 
 def _limit(refusal: Refusal) -> Problem:
-    limit = refusal.detail(quota_pb2.LimitExceeded)
-    if limit is None:
+    exceeded = refusal.detail(quota_pb2.LimitExceeded)
+    if exceeded is None:
         return Problem(429, "USER_LIMIT_EXCEEDED", refusal.message)
-    usage, tier = limit.usage, limit.tier
+    if not exceeded.limit:
+        usage = exceeded.usage
+        exceeded.limit, exceeded.used, exceeded.most = quota_pb2.LIMIT_REQUESTS_PER_DAY, usage.used, usage.limit
+        exceeded.reset_time.CopyFrom(usage.reset_time)
+    words = limits.WORDS[exceeded.limit]
     more: dict[str, Any] = {
-        "resetTime": rfc3339(usage.reset_time),
-        "currentTier": tier.name,
-        "currentUsage": f"{usage.used}/{usage.limit} requests",
-        "used": usage.used,
-        "limit": usage.limit,
+        "resetTime": rfc3339(exceeded.reset_time),
+        "currentTier": exceeded.tier.name,
+        "currentUsage": words.usage(exceeded.used, exceeded.most),
+        "used": exceeded.used,
+        "limit": exceeded.most,
+        "limitKind": words.kind,
     }
-    if limit.HasField("next_tier"):
-        following = limit.next_tier
+    if exceeded.HasField("next_tier"):
+        following = exceeded.next_tier
         more["nextTier"] = following.name
-        more["nextTierLimit"] = f"{following.requests_per_day} requests/day"
+        more["nextTierLimit"] = words.gives(following)
         more["price"] = following.price
         if following.upgrade_url:
             more["upgradeUrl"] = following.upgrade_url
-    message = f"Daily limit of {usage.limit} requests reached"
-    return Problem(429, "USER_LIMIT_EXCEEDED", message, headers=rates.headers(usage), **more)
+    headers = rates.headers(exceeded.usage)
+    if exceeded.limit == quota_pb2.LIMIT_REQUESTS_PER_MINUTE:
+        headers["Retry-After"] = str(max(1, rates.seconds_until(exceeded.reset_time)))
+    return Problem(429, "USER_LIMIT_EXCEEDED", words.message(exceeded.most), headers=headers, **more)
 
 
 def _outstanding(refusal: Refusal) -> Problem:
@@ -155,6 +162,7 @@ def _stale(refusal: Refusal) -> Problem:
 
 _BY_REASON: dict[str, Callable[[Refusal], Problem]] = {
     "UNAUTHENTICATED": lambda refusal: unauthenticated(),
+    "INVALID_SIGNATURE": lambda refusal: Problem(400, "INVALID_SIGNATURE", refusal.message),
     "USER_SUSPENDED": lambda refusal: Problem(403, "FORBIDDEN", refusal.message),
     "MODEL_NOT_ALLOWED": lambda refusal: Problem(403, "FORBIDDEN", refusal.message),
     "USER_LIMIT_EXCEEDED": _limit,

@@ -9,6 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from headgate.quota.v1 import quota_pb2
 from headgate.scheduler.v1 import scheduler_pb2 as pb
 
+from services.gateway import limits
+
 STATUS = {
     pb.STATE_QUEUED: "queued",
     pb.STATE_RUNNING: "processing",
@@ -140,8 +142,9 @@ def tier_fields(tier: quota_pb2.Tier) -> dict[str, Any]:
         "share": tier.share,
         "price": tier.price,
     }
-    if tier.HasField("price_nano_usd_per_month"):
-        fields["priceNanoUsd"] = tier.price_nano_usd_per_month
+    for name, field in limits.OF_A_TIER.items():
+        if tier.HasField(field):
+            fields[name] = getattr(tier, field)
     if tier.upgrade_url:
         fields["upgradeUrl"] = tier.upgrade_url
     return fields

@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
-from msgspec import UNSET, Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from services.gateway.errors import Problem, invalid, not_json
 
@@ -45,6 +45,27 @@ Email = Annotated[
 ]
 TierName = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,64}\Z", description="the name of a tier")]
 Status = Annotated[str, Meta(pattern=r"^(active|suspended)\Z", description="active or suspended")]
+# The ranges are quota's.
+OwnRequests = Annotated[
+    Annotated[int, Meta(ge=0, le=1_000_000_000)] | UnsetType | None,
+    Meta(description="a whole number from 0 to 1000000000, or null"),
+]
+OwnOutstanding = Annotated[
+    Annotated[int, Meta(ge=0, le=1_000_000)] | UnsetType | None,
+    Meta(description="a whole number from 0 to 1000000, or null"),
+]
+OwnRequestsPerMinute = Annotated[
+    Annotated[int, Meta(ge=1, le=1_000_000)] | UnsetType | None,
+    Meta(description="a whole number from 1 to 1000000, or null"),
+]
+OwnTokens = Annotated[
+    Annotated[int, Meta(ge=0, le=10**15)] | UnsetType | None,
+    Meta(description=f"a whole number from 0 to {10**15}, or null"),
+]
+OwnMoney = Annotated[
+    Annotated[int, Meta(ge=0, le=10**18)] | UnsetType | None,
+    Meta(description=f"nano-dollars, a whole number from 0 to {10**18}, or null"),
+]
 
 
 class Options(Struct, rename="camel"):
@@ -77,6 +98,23 @@ class TierChange(Struct):
     """The tier to hold."""
 
     tier: TierName
+
+
+class OwnTerms(Struct, rename="camel", forbid_unknown_fields=True):
+    """A user's own terms to change; null takes one back."""
+
+    requests_per_day: OwnRequests = UNSET
+    outstanding: OwnOutstanding = UNSET
+    price_nano_usd_per_month: OwnMoney = msgspec.field(default=UNSET, name="priceNanoUsd")
+    requests_per_minute: OwnRequestsPerMinute = UNSET
+    tokens_per_day: OwnTokens = UNSET
+    spend_nano_usd_per_month: OwnMoney = UNSET
+    spend_nano_usd_per_day: OwnMoney = UNSET
+
+    def changes(self) -> dict[str, int | None]:
+        """What is to be changed, by quota's names."""
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {name: value for name, value in values.items() if value is not UNSET}
 
 
 class StatusChange(Struct):
@@ -129,7 +167,11 @@ def _wrong_fields(value: Any, shape: type[Struct], prefix: str) -> list[tuple[st
     if not isinstance(value, dict):
         return [(prefix.rstrip("."), "Must be an object.")]
     wrong: list[tuple[str, str]] = []
-    for field in msgspec.structs.fields(shape):
+    known = msgspec.structs.fields(shape)
+    if shape.__struct_config__.forbid_unknown_fields:
+        names = [field.encode_name for field in known]
+        wrong += [(name, f"{name} is none of {', '.join(names)}.") for name in value.keys() - set(names)]
+    for field in known:
         path = prefix + field.encode_name
         if field.encode_name not in value:
             if field.required:

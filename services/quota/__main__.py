@@ -1,4 +1,5 @@
-"""The quota process: `python -m services.quota` serves, `… migrate` brings the schema up and exits."""
+"""The quota process: `python -m services.quota` serves, `… migrate` brings the schema up and exits, `… audit` checks
+that all that is kept agrees."""
 
 from __future__ import annotations
 
@@ -6,23 +7,35 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from headgate.quota.v1 import quota_pb2_grpc
+from headgate.quota.v1 import billing_pb2_grpc, ledger_pb2_grpc, quota_pb2_grpc
 from sqlalchemy.exc import SQLAlchemyError
 
 from services import process, sql
 from services.clock import Clock, SystemClock
+from services.config import ConfigError
 from services.ids import derived_key
+from services.pricing import PriceList, read_prices
 from services.process import StartError
+from services.quota import billing_servicer, ledger_servicer
 from services.quota.accounts import Accounts
+from services.quota.audit import Audit
+from services.quota.audit_books import SqlBooks
+from services.quota.audit_log import AuditLog
+from services.quota.billing_events import BillingEvents
+from services.quota.closing import Closing
+from services.quota.economics import Economics
+from services.quota.ledger import Ledger
 from services.quota.places import Places
-from services.quota.plans import PlanError, Plans, read_plans
+from services.quota.plans import Plans, read_plans
 from services.quota.ports import Store
 from services.quota.refusals import refusal_for
+from services.quota.reports import Reports
 from services.quota.resolver import Resolver
 from services.quota.scheduler_client import REPEATABLE, GrpcScheduler
 from services.quota.servicer import NAME, QuotaServicer
@@ -31,10 +44,13 @@ from services.quota.store import SqlStore
 from services.quota.tier_changes import TierChangeDelivery
 from services.rpc.channel import open_channel
 from services.rpc.server import Server
+from services.settings import config_dir
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "quota_version"
 SCHEDULER_DEADLINE_S = 5.0
+MOST_SHOWN = 100
+"""Rows that an audit prints."""
 log = logging.getLogger(__name__)
 
 
@@ -42,8 +58,10 @@ def main() -> None:
     """The command `headgate-quota`."""
     if sys.argv[1:] == ["migrate"]:
         process.run("quota", MigrateSettings, _migrate)
+    elif sys.argv[1:] == ["audit"]:
+        process.run("quota", MigrateSettings, _audit)
     elif sys.argv[1:]:
-        print("headgate-quota: the only subcommand is migrate.", file=sys.stderr)  # noqa: T201
+        print("headgate-quota: the subcommands are migrate and audit.", file=sys.stderr)  # noqa: T201
         sys.exit(process.USAGE_ERROR)
     else:
         process.run("quota", Settings, serve)
@@ -56,21 +74,36 @@ class Service:
     server: Server
     resolver: Resolver
     tier_changes: TierChangeDelivery
+    closing: Closing
 
 
-def build(settings: Settings, plans: Plans, store: Store, scheduler_channel: grpc.aio.Channel, clock: Clock) -> Service:
+def build(
+    settings: Settings,
+    plans: Plans,
+    prices: PriceList,
+    store: Store,
+    scheduler_channel: grpc.aio.Channel,
+    clock: Clock,
+) -> Service:
     """Wires the parts together; starts none."""
     scheduler = GrpcScheduler(scheduler_channel, plans)
     accounts = Accounts(store, plans, clock, secrets.token_bytes)
     places = Places(store, plans, accounts, scheduler, clock, derived_key(settings.secret, "request-id"))
-    server = Server([NAME], refusal_for, tls=settings.tls)
-    quota_pb2_grpc.add_QuotaServiceServicer_to_server(QuotaServicer(accounts, places, plans), server.grpc)
-    return Service(server, Resolver(store, places, clock), TierChangeDelivery(store, scheduler, clock))
+    names = [NAME, ledger_servicer.NAME, billing_servicer.NAME]
+    server = Server(names, refusal_for, tls=settings.tls)
+    servicer = QuotaServicer(accounts, places, Ledger(store, prices, clock), plans)
+    quota_pb2_grpc.add_QuotaServiceServicer_to_server(servicer, server.grpc)
+    answers = ledger_servicer.LedgerServicer(AuditLog(store), Economics(store, plans, clock), Reports(store, clock))
+    ledger_pb2_grpc.add_LedgerServiceServicer_to_server(answers, server.grpc)
+    billing = billing_servicer.BillingServicer(BillingEvents(store, plans, accounts, clock, settings.stripe_secrets))
+    billing_pb2_grpc.add_BillingServiceServicer_to_server(billing, server.grpc)
+    closing = Closing(store, plans, clock)
+    return Service(server, Resolver(store, places, clock), TierChangeDelivery(store, scheduler, clock), closing)
 
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """Serves until `stopping` is set, then drains: calls finish, loops end, the database closes."""
-    plans = _read_plans(settings.plans_file)
+    plans, prices = _read_plans(settings.plans_file), _read_prices()
     await _prepare_schema(settings.database_url, migrate=settings.migrate_at_start)
     async with contextlib.AsyncExitStack() as stack:
         database = sql.connect(settings.database_url)
@@ -82,8 +115,8 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
                 settings.scheduler_address, tls=settings.tls, deadline_s=SCHEDULER_DEADLINE_S, safe_to_repeat=REPEATABLE
             )
         )
-        service = build(settings, plans, store, channel, SystemClock())
-        for loop in (service.resolver.run(), service.tier_changes.run()):
+        service = build(settings, plans, prices, store, channel, SystemClock())
+        for loop in (service.resolver.run(), service.tier_changes.run(), service.closing.run()):
             stack.push_async_callback(_stop, asyncio.create_task(loop))
         try:
             await service.server.start(settings.listen)
@@ -97,6 +130,25 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
 async def _migrate(settings: MigrateSettings, _stopping: asyncio.Event) -> None:
     await _prepare_schema(settings.database_url, migrate=True)
     log.info("the schema is up to date")
+
+
+async def _audit(settings: MigrateSettings, _stopping: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # It only reads: whoever wants it to stop may end it anywhere.
+        asyncio.get_running_loop().remove_signal_handler(number)
+    prices = _read_prices()
+    await _prepare_schema(settings.database_url, migrate=False)
+    with sql.snapshot(settings.database_url) as connection:
+        audit, found = Audit(SqlBooks(connection), prices), 0
+        for difference in audit.differences():
+            found += 1
+            if found <= MOST_SHOWN:
+                print(difference)  # noqa: T201
+    more = f", of which {MOST_SHOWN} are shown" if found > MOST_SHOWN else ""
+    verdict = f"{found:,} rows do not agree{more}" if found else "All rows agree"
+    print(f"{verdict}. {audit.summary()}.")  # noqa: T201
+    if found:
+        sys.exit(1)
 
 
 async def _prepare_schema(url: str, *, migrate: bool) -> None:
@@ -116,7 +168,14 @@ def _read_plans(file: str) -> Plans:
         return read_plans(Path(file).read_text(), file)
     except (OSError, UnicodeDecodeError) as error:
         raise StartError(f"HEADGATE_PLANS_FILE: {file} cannot be read ({error}).") from error
-    except PlanError as error:
+    except ConfigError as error:
+        raise StartError(f"{error}.") from error
+
+
+def _read_prices() -> PriceList:
+    try:
+        return read_prices(config_dir() / "prices.yaml")
+    except ConfigError as error:
         raise StartError(f"{error}.") from error
 
 

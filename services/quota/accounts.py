@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from services.clock import Clock
 from services.ids import RandomBytes, random_id
+from services.quota.billing import tier_of
 from services.quota.keys import NewKey, is_valid, make_key, read_key
 from services.quota.model import (
     AlreadyExists,
@@ -19,10 +21,13 @@ from services.quota.model import (
     User,
     UserStatus,
 )
-from services.quota.plans import Plans
+from services.quota.plans import Plans, Tier
 from services.quota.ports import Store, Transaction
+from services.quota.terms import effective
 
 MAX_KEYS_LISTED = 100
+TOLD = ("outstanding", "spend_nano_usd_per_day")
+"""Own terms that the scheduler keeps to: a change of them is told as one of tier is."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,8 @@ class Accounts:
     def _by_user_id(self, tx: Transaction, caller: Caller) -> Identity:
         user = tx.find_user(caller.user_id)
         if user is None and caller.create_if_missing:
-            user = self._new_user(caller.user_id, "", self._plans.default)
-            if not tx.insert_user(user):
+            user = self._new_user(caller.user_id, "", self._paid_tier(tx, caller.user_id))
+            if not self._insert_user(tx, user):
                 user = tx.find_user(caller.user_id)
         if user is None:
             raise NotFound("user")
@@ -73,37 +78,67 @@ class Accounts:
 
     async def create_user(self, user_id: str, email: str, tier: str, actor: str) -> tuple[User, Key, str]:
         """Creates a user with a first key and returns the key's text too. An empty id or tier is chosen here."""
-        user = self._new_user(
-            user_id or random_id("usr_", self._random_bytes), email, self._known(tier or self._plans.default)
-        )
+        user_id = user_id or random_id("usr_", self._random_bytes)
+        tier = tier and self._known(tier)
         made = make_key(self._random_bytes)
 
-        def create(tx: Transaction) -> Key:
-            if not tx.insert_user(user):
+        def create(tx: Transaction) -> tuple[User, Key]:
+            user = self._new_user(user_id, email, tier or self._paid_tier(tx, user_id))
+            if not self._insert_user(tx, user):
                 raise AlreadyExists("user")
             self._audit(tx, actor, "user.create", user.user_id, "", user.tier)
-            return self._insert_key(tx, made, user.user_id, actor)
+            return user, self._insert_key(tx, made, user.user_id, actor)
 
-        return user, await self._store.write(create), made.text
+        return *await self._store.write(create), made.text
 
     async def get_user(self, user_id: str) -> User:
         """One user, suspended or not."""
         return await self._store.read(lambda tx: self._existing(tx, user_id))
 
+    def tier_of(self, user: User) -> Tier:
+        """The user's tier, with the limits that hold for this user."""
+        return effective(self._plans.tier(user.tier), user.own)
+
     async def set_tier(self, user_id: str, tier: str, actor: str) -> tuple[User, str]:
         """Moves a user to another tier and returns the former one; the scheduler is told by the outbox."""
         self._known(tier)
-        now_ms = self._clock.now_ms()
 
         def change(tx: Transaction) -> tuple[User, str]:
             before = self._existing(tx, user_id, lock=True)
-            if before.tier == tier:
-                return before, tier
-            after = replace(before, tier=tier, tier_version=before.tier_version + 1)
-            tx.update_tier(user_id, tier, after.tier_version)
-            tx.enqueue_tier_change(after, now_ms)
-            self._audit(tx, actor, "user.tier", user_id, before.tier, tier)
-            return after, before.tier
+            return self.move(tx, before, tier, actor), before.tier
+
+        return await self._store.write(change)
+
+    def move(self, tx: Transaction, before: User, tier: str, actor: str) -> User:
+        """`set_tier` inside a transaction that has the user locked."""
+        if before.tier == tier:
+            return before
+        now_ms = self._clock.now_ms()
+        after = replace(before, tier=tier, tier_version=before.tier_version + 1)
+        tx.update_tier(after.user_id, tier, after.tier_version)
+        tx.note_terms(after.user_id, now_ms)
+        tx.enqueue_tier_change(after, now_ms)
+        self._audit(tx, actor, "user.tier", after.user_id, before.tier, tier)
+        return after
+
+    async def set_terms(self, user_id: str, changes: Mapping[str, int | None], actor: str) -> User:
+        """Gives a user terms of their own, by name; None takes one back."""
+        now_ms = self._clock.now_ms()
+
+        def change(tx: Transaction) -> User:
+            before = self._existing(tx, user_id, lock=True)
+            own = replace(before.own, **changes)
+            if own == before.own:
+                return before
+            told = any(getattr(own, name) != getattr(before.own, name) for name in TOLD)
+            after = replace(before, own=own, tier_version=before.tier_version + told)
+            tx.update_terms(user_id, own, after.tier_version)
+            if own.price_nano_usd_per_month != before.own.price_nano_usd_per_month:
+                tx.note_terms(user_id, now_ms)
+            if told:
+                tx.enqueue_tier_change(after, now_ms)
+            self._audit(tx, actor, "user.limits", user_id, str(before.own), str(own))
+            return after
 
         return await self._store.write(change)
 
@@ -156,6 +191,16 @@ class Accounts:
 
     def _new_user(self, user_id: str, email: str, tier: str) -> User:
         return User(user_id, email, tier, 1, UserStatus.ACTIVE, self._clock.now_ms())
+
+    def _insert_user(self, tx: Transaction, user: User) -> bool:
+        if not tx.insert_user(user):
+            return False
+        tx.note_terms(user.user_id, user.create_time_ms)
+        return True
+
+    def _paid_tier(self, tx: Transaction, user_id: str) -> str:
+        """What somebody who is new has subscribed to already: people may pay before they first call."""
+        return tier_of(tx.list_subscriptions(user_id), self._plans)
 
     def _known(self, tier: str) -> str:
         if tier not in self._plans:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from services.quota.plans import Tier
+from services.quota.terms import NOTHING_OWN, OwnTerms, Reached
 
 
 class UserStatus(StrEnum):
@@ -27,7 +30,7 @@ class ReservationState(StrEnum):
 
 @dataclass(frozen=True)
 class User:
-    """A user; `tier_version` rises by one with each change of tier."""
+    """A user; `tier_version` rises by one with each change that the scheduler must hear of."""
 
     user_id: str
     email: str
@@ -35,6 +38,7 @@ class User:
     tier_version: int
     status: UserStatus
     create_time_ms: int
+    own: OwnTerms = NOTHING_OWN
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,10 @@ class Caller:
 
 @dataclass(frozen=True)
 class Reservation:
-    """The place that a request holds or held; `day` is the UTC day it was taken on."""
+    """The place that a request holds or held; `day` is the UTC day it was taken on.
+
+    `live`: the scheduler is known to have the request, and its settlement has not come.
+    """
 
     request_id: str
     user_id: str
@@ -91,7 +98,7 @@ class DayUsage:
 
 @dataclass(frozen=True)
 class Charge:
-    """What one turn cost; unique by (request, attempt, turn)."""
+    """What one turn cost; unique by (request, attempt, turn). `day` is that of its request."""
 
     request_id: str
     attempt: int
@@ -108,6 +115,15 @@ class Charge:
     estimated: bool
     day: str
     end_time_ms: int
+    tier: str
+
+    @property
+    def key(self) -> ChargeKey:
+        """What it is unique by."""
+        return self.request_id, self.attempt, self.turn
+
+
+ChargeKey = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
@@ -115,18 +131,136 @@ class Settlement:
     """How a request ended (`counted` is None where only charges are told)."""
 
     request_id: str
+    user_id: str
     counted: bool | None
     charges: Sequence[Charge]
+    tier: str = ""
+    """Empty from a scheduler that does not tell."""
+    completed: bool = False
+    cached: bool = False
+    saved_nano_usd: int = 0
+    kind: str = ""
+    model: str = ""
+
+
+UserDay = tuple[str, str]
+"""User and day."""
+Hour = tuple[int, str, str, str]
+"""Hour since 1970, tier, model, kind."""
 
 
 @dataclass(frozen=True)
 class TierChange:
-    """A change of tier that the scheduler has yet to hear; `number` orders them."""
+    """A change of tier or terms that the scheduler has yet to hear; `number` orders them.
+
+    `own` are the user's terms as they are now, so a message that is late tells nothing that is not so any more.
+    """
 
     number: int
     user_id: str
     tier: str
     tier_version: int
+    own: OwnTerms = NOTHING_OWN
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a user had agreed to."""
+
+    user_id: str
+    tier: str
+    own_price_nano_usd_per_month: int | None
+
+
+@dataclass(frozen=True)
+class HeldTerms:
+    """How many users had agreed to the same."""
+
+    tier: str
+    own_price_nano_usd_per_month: int | None
+    users: int
+
+
+@dataclass(frozen=True)
+class Revenue:
+    """What a user brought in on a day, by the terms held at its end."""
+
+    day: str
+    user_id: str
+    tier: str
+    revenue_nano_usd: int
+
+
+@dataclass(frozen=True)
+class TierDay:
+    """A closed day of a tier: users who held it at the day's end, and what they brought in."""
+
+    day: str
+    tier: str
+    users: int
+    revenue_nano_usd: int
+
+
+@dataclass(frozen=True)
+class Use:
+    """What was used, and what it cost; the fields are the sums that the tables keep."""
+
+    requests: int = 0
+    completed: int = 0
+    cached: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_write_input_tokens: int = 0
+    cost_nano_usd: int = 0
+    saved_by_equals_nano_usd: int = 0
+    saved_by_prompt_cache_nano_usd: int = 0
+
+    def __add__(self, other: Use) -> Use:
+        return Use(*map(operator.add, vars(self).values(), vars(other).values()))
+
+    def __sub__(self, other: Use) -> Use:
+        return Use(*map(operator.sub, vars(self).values(), vars(other).values()))
+
+
+@dataclass(frozen=True)
+class Margin:
+    """What came in and what went out."""
+
+    revenue_nano_usd: int = 0
+    use: Use = field(default_factory=Use)
+
+    def __add__(self, other: Margin) -> Margin:
+        return Margin(self.revenue_nano_usd + other.revenue_nano_usd, self.use + other.use)
+
+    @property
+    def margin_nano_usd(self) -> int:
+        """Revenue less cost."""
+        return self.revenue_nano_usd - self.use.cost_nano_usd
+
+    @property
+    def unsustainable(self) -> bool:
+        """Whether it costs more than it brings in."""
+        return self.margin_nano_usd < 0
+
+
+@dataclass(frozen=True)
+class UserMargin:
+    """A user's margin; the tier is empty where there is no such user any more."""
+
+    user_id: str
+    tier: str
+    margin: Margin
+
+
+@dataclass(frozen=True)
+class Window:
+    """Days to look at. On open ones, which are not closed yet, the terms held count, at `prices` a month by tier."""
+
+    first: str
+    last: str
+    open_days: Sequence[str]
+    prices: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -141,12 +275,67 @@ class AuditEntry:
     new: str
 
 
+@dataclass(frozen=True)
+class UsersQuery:
+    """Which users; `sort` is cost, requests or tokens."""
+
+    sort: str
+    days: int
+    page_size: int
+    prefix: str = ""
+    tier: str = ""
+
+
+class UsersCursor(NamedTuple):
+    """Where a page ended. It keeps the days, so that pages fit together over midnight."""
+
+    first_day: str
+    last_day: str
+    value: int
+    user_id: str
+
+
+@dataclass(frozen=True)
+class UserRow:
+    """A user with what they used and brought in."""
+
+    user_id: str
+    email: str
+    tier: str
+    status: UserStatus
+    sorted_by: int
+    revenue_nano_usd: int
+    use: Use
+
+
+@dataclass(frozen=True)
+class UsageQuery:
+    """Which report; `group` is tier, model, kind or nothing."""
+
+    days: int
+    hourly: bool
+    group: str
+
+
+@dataclass(frozen=True)
+class UsageRow:
+    """Use in the hour, or in the day that begins with it."""
+
+    hour: int
+    group: str
+    use: Use
+
+
 class Unauthenticated(Exception):
     """The key is unknown, malformed or revoked; which of them is not told."""
 
 
 class Suspended(Exception):
     """The user may not call now."""
+
+
+class InvalidSignature(Exception):
+    """Something that should be signed is not, or was so too long ago."""
 
 
 class NotFound(Exception):
@@ -166,8 +355,8 @@ class Invalid(Exception):
 
 
 class LimitReached(Exception):
-    """The user's day is full."""
+    """The user may have no more for now; `next_tier` is one that would give them more."""
 
-    def __init__(self, user: User, tier: Tier, next_tier: Tier | None, usage: DayUsage) -> None:
-        super().__init__(f"Daily limit of {usage.limit} requests reached")
-        self.user, self.tier, self.next_tier, self.usage = user, tier, next_tier, usage
+    def __init__(self, user: User, tier: Tier, next_tier: Tier | None, usage: DayUsage, reached: Reached) -> None:
+        super().__init__(str(reached))
+        self.user, self.tier, self.next_tier, self.usage, self.reached = user, tier, next_tier, usage, reached

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -20,12 +19,12 @@ from services.quota.model import (
     NotFound,
     Reservation,
     ReservationState,
-    Settlement,
     User,
 )
 from services.quota.plans import Plans, Tier
 from services.quota.ports import Scheduler, SchedulerUnreachable, Store, Transaction
-from services.quota.reservations import holds_place
+from services.quota.reservations import freed_places, holds_place
+from services.quota.terms import MINUTE_MS, effective, reached
 
 log = logging.getLogger(__name__)
 KEYS_REMEMBERED = 100_000
@@ -85,12 +84,17 @@ class Places:
             after = reservations.reserved_again(before, day, now_ms)
             takes_place = holds_place(after) and not holds_place(before)
             tx.update_reservations([(before, after)] if after != before else [])
-        tier = self._plans.tier(user.tier)
-        used = tx.take_place(user.user_id, day, tier.requests_per_day) if takes_place else None
-        usage = DayUsage(tx.count_used(user.user_id, day) if used is None else used, *self._bounds(tier, day))
-        if takes_place and used is None:
-            raise LimitReached(user, tier, self._plans.above(tier.name), usage)
-        return Reserved(user, tier, after, usage)
+        tier, minute = self._accounts.tier_of(user), now_ms // MINUTE_MS
+        used = tx.take_place(user.user_id, day, minute, tier) if takes_place else tx.count_used(user.user_id, day)
+        if used is None:
+            raise self._refusal(tx, user, tier, day, minute)
+        return Reserved(user, tier, after, _day_usage(used, tier, day))
+
+    def _refusal(self, tx: Transaction, user: User, tier: Tier, day: str, minute: int) -> LimitReached:
+        use = tx.find_limit_use(user.user_id, day)
+        which = reached(tier, use, day, minute)
+        gives_more = (t for t in self._plans.above(tier.name) if which.limit.of(effective(t, user.own)) > which.most)
+        return LimitReached(user, tier, next(gives_more, None), _day_usage(use.requests, tier, day), which)
 
     async def usage(self, caller: Caller) -> tuple[User, Tier, DayUsage]:
         """The caller's day."""
@@ -101,8 +105,8 @@ class Places:
         """A user's day."""
         day = utc_day(self._clock.now_ms())
         used = await self._store.read(lambda tx: tx.count_used(user.user_id, day))
-        tier = self._plans.tier(user.tier)
-        return user, tier, DayUsage(used, *self._bounds(tier, day))
+        tier = self._accounts.tier_of(user)
+        return user, tier, _day_usage(used, tier, day)
 
     async def resolve(self, request_id: str, generation: int) -> Reservation:
         """Finds out now what became of a reservation whose Submit at `generation` was refused."""
@@ -131,35 +135,17 @@ class Places:
 
         await self._store.write(run)
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Records ends and charges; repeating it changes nothing."""
-        now_ms = self._clock.now_ms()
-        ended: dict[str, bool] = {}
-        for settlement in settlements:
-            if settlement.counted is not None:
-                ended.setdefault(settlement.request_id, settlement.counted)
-        charges = [charge for settlement in settlements for charge in settlement.charges]
-
-        def run(tx: Transaction) -> None:
-            rows = tx.lock_reservations(list(ended))
-            self._change(tx, [(row, reservations.settled(row, ended[row.request_id], now_ms)) for row in rows])
-            tx.record_charges(charges)
-
-        await self._store.write(run)
-
     def _change(self, tx: Transaction, changes: Iterable[Change]) -> None:
         changed = [(before, after) for before, after in changes if after != before]
         tx.update_reservations(changed)
-        freed = Counter((b.user_id, b.day) for b, a in changed if holds_place(b) and not holds_place(a))
-        # In one order everywhere, so that two batches cannot wait for each other.
-        for (user_id, day), places in sorted(freed.items()):
-            tx.give_back(user_id, day, places)
-
-    def _bounds(self, tier: Tier, day: str) -> tuple[int, int]:
-        return tier.requests_per_day, next_day_ms(day)
+        tx.add_to_days(freed_places(changed), {})
 
     async def _existing(self, request_id: str) -> Reservation:
         row = await self._store.read(lambda tx: tx.find_reservation(request_id))
         if row is None:
             raise NotFound("reservation")
         return row
+
+
+def _day_usage(used: int, tier: Tier, day: str) -> DayUsage:
+    return DayUsage(used, tier.requests_per_day, next_day_ms(day))

@@ -7,7 +7,15 @@ from grpc import StatusCode
 from headgate.quota.v1 import quota_pb2 as pb
 
 from services.quota import wire
-from services.quota.model import AlreadyExists, Invalid, LimitReached, NotFound, Suspended, Unauthenticated
+from services.quota.model import (
+    AlreadyExists,
+    Invalid,
+    InvalidSignature,
+    LimitReached,
+    NotFound,
+    Suspended,
+    Unauthenticated,
+)
 from services.rpc.status import Refusal
 from services.sql import StoreUnavailable
 
@@ -24,6 +32,9 @@ def refusal_for(error: Exception) -> Refusal | None:
             return _refusal(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", "This API key is not valid.")
         case Suspended():
             return _refusal(StatusCode.PERMISSION_DENIED, "USER_SUSPENDED", "This account is suspended.")
+        case InvalidSignature():
+            text = "The signature is missing, wrong or too old."
+            return _refusal(StatusCode.INVALID_ARGUMENT, "INVALID_SIGNATURE", text)
         case NotFound():
             return _refusal(StatusCode.NOT_FOUND, "NOT_FOUND", f"There is no such {error}.")
         case AlreadyExists():
@@ -48,7 +59,15 @@ def _refusal(code: StatusCode, reason: str, message: str) -> Refusal:
 
 
 def _limit_refusal(error: LimitReached) -> Refusal:
-    exceeded = pb.LimitExceeded(usage=wire.usage(error.usage), tier=wire.tier(error.tier))
+    which = error.reached
+    exceeded = pb.LimitExceeded(
+        usage=wire.usage(error.usage),
+        tier=wire.tier(error.tier),
+        limit=f"LIMIT_{which.limit.name}",
+        used=which.used,
+        most=which.most,
+        reset_time=wire.timestamp(which.reset_time_ms),
+    )
     if error.next_tier is not None:
         exceeded.next_tier.CopyFrom(wire.tier(error.next_tier))
     violation = error_details_pb2.QuotaFailure.Violation(subject=f"user:{error.user.user_id}", description=str(error))

@@ -6,10 +6,12 @@ a place given to another by time was taken again by a late message, two of a lim
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from services.quota.model import Reservation, ReservationState
+from services.quota.model import Reservation, ReservationState, UserDay
 
 
 class Standing(Enum):
@@ -40,6 +42,11 @@ def holds_place(reservation: Reservation) -> bool:
     return reservation.state in (ReservationState.PENDING, ReservationState.COUNTED)
 
 
+def freed_places(changes: Iterable[tuple[Reservation, Reservation]]) -> Counter[UserDay]:
+    """How many places go back where (before) became (after), by user and day."""
+    return Counter((b.user_id, b.day) for b, a in changes if holds_place(b) and not holds_place(a))
+
+
 def reserved_again(row: Reservation, day: str, now_ms: int) -> Reservation:
     """After another Reserve: a final one stays, a pending one keeps its day, an absent one moves to `day`."""
     if row.state is ReservationState.PENDING:
@@ -50,11 +57,16 @@ def reserved_again(row: Reservation, day: str, now_ms: int) -> Reservation:
 
 
 def settled(row: Reservation, counted: bool, now_ms: int) -> Reservation:
-    """After the word that its request ended: the first word holds."""
-    if row.state is not ReservationState.PENDING:
-        return row
+    """After its settlement: the first word on its end holds. It changes exactly once, and is not `live` then."""
+    if row.state is ReservationState.PENDING:
+        return replace(_ended(row, counted, now_ms), live=False)
+    return replace(row, live=False)
+
+
+def _ended(row: Reservation, counted: bool, now_ms: int) -> Reservation:
     state = ReservationState.COUNTED if counted else ReservationState.GIVEN_BACK
-    return replace(row, state=state, settle_time_ms=now_ms)
+    # Live until settled: the scheduler has it, and what it used is yet to come.
+    return replace(row, state=state, live=True, settle_time_ms=now_ms)
 
 
 def accounted(row: Reservation, answer: Answer, now_ms: int) -> Reservation:
@@ -68,7 +80,7 @@ def accounted(row: Reservation, answer: Answer, now_ms: int) -> Reservation:
     if answer.standing is Standing.LIVE:
         return replace(row, live=True)
     if answer.standing is Standing.ENDED:
-        return settled(row, answer.counted, now_ms)
+        return _ended(row, answer.counted, now_ms)
     if answer.standing is Standing.ABSENT and row.generation == answer.generation:
         return replace(row, state=ReservationState.ABSENT, live=False, settle_time_ms=now_ms)
     return row

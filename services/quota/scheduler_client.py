@@ -12,6 +12,7 @@ from services.quota.model import TierChange
 from services.quota.plans import Plans
 from services.quota.ports import SchedulerUnreachable
 from services.quota.reservations import Answer, Standing
+from services.quota.terms import effective
 from services.rpc.status import refusal_of
 
 REPEATABLE = tuple(f"headgate.scheduler.v1.SchedulerService/{method}" for method in ("Account", "ApplyTiers"))
@@ -58,8 +59,15 @@ class GrpcScheduler:
             raise SchedulerUnreachable(_described(error)) from None
 
     def _terms(self, change: TierChange) -> pb.TierTerms:
-        tier = self._plans.tier(change.tier)
-        return pb.TierTerms(name=tier.name, version=change.tier_version, share=tier.share, outstanding=tier.outstanding)
+        tier = effective(self._plans.tier(change.tier), change.own)
+        return pb.TierTerms(
+            name=tier.name,
+            version=change.tier_version,
+            share=tier.share,
+            outstanding=tier.outstanding,
+            user_spend_nano_usd_per_day=change.own.spend_nano_usd_per_day,
+            tier_spend_nano_usd_per_day=tier.spend_nano_usd_per_day,
+        )
 
 
 def _described(error: grpc.aio.AioRpcError) -> str:

@@ -9,6 +9,7 @@ from headgate.quota.v1 import quota_pb2_grpc
 
 from services.quota import wire
 from services.quota.accounts import Accounts
+from services.quota.ledger import Ledger
 from services.quota.model import Invalid
 from services.quota.places import Places
 from services.quota.plans import Plans
@@ -21,14 +22,15 @@ Context = Any
 class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
     """Serves headgate.quota.v1.QuotaService."""
 
-    def __init__(self, accounts: Accounts, places: Places, plans: Plans) -> None:
+    def __init__(self, accounts: Accounts, places: Places, ledger: Ledger, plans: Plans) -> None:
         self._accounts = accounts
         self._places = places
+        self._ledger = ledger
         self._plans = plans
 
     async def Authenticate(self, request: pb.AuthenticateRequest, context: Context) -> pb.AuthenticateResponse:
         who = await self._accounts.authenticate(wire.read_caller(request.caller))
-        tier = self._plans.tier(who.user.tier)
+        tier = self._accounts.tier_of(who.user)
         return pb.AuthenticateResponse(user=wire.user(who.user), tier=wire.tier(tier), key_id=who.key_id)
 
     async def Reserve(self, request: pb.ReserveRequest, context: Context) -> pb.ReserveResponse:
@@ -57,7 +59,7 @@ class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
         return pb.ResolveResponse(reservation=wire.reservation(row))
 
     async def Settle(self, request: pb.SettleRequest, context: Context) -> pb.SettleResponse:
-        await self._places.settle(wire.read_settlements(request))
+        await self._ledger.settle(wire.read_settlements(request))
         return pb.SettleResponse()
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Context) -> pb.GetUsageResponse:
@@ -86,6 +88,12 @@ class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
             wire.read_user_id("user_id", request.user_id), request.tier, wire.read_actor(request.actor)
         )
         return pb.SetUserTierResponse(user=wire.user(user), previous_tier=previous)
+
+    async def SetUserLimits(self, request: pb.SetUserLimitsRequest, context: Context) -> pb.SetUserLimitsResponse:
+        user = await self._accounts.set_terms(
+            wire.read_user_id("user_id", request.user_id), wire.read_terms(request), wire.read_actor(request.actor)
+        )
+        return pb.SetUserLimitsResponse(user=wire.user(user))
 
     async def SetUserStatus(self, request: pb.SetUserStatusRequest, context: Context) -> pb.SetUserStatusResponse:
         user = await self._accounts.set_status(

@@ -6,10 +6,58 @@ writes this one construct for both.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Text, and_, bindparam, delete, func, select, tuple_, update
+import functools
+import operator
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    Column,
+    ColumnElement,
+    CompoundSelect,
+    FromClause,
+    Select,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    desc,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    union,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
-from services.quota.tables import audit, charges, days, keys, outbox, reservations, unresolved, users
+from services.clock import next_day_ms
+from services.quota.model import Window
+from services.quota.revenue import day_revenue
+from services.quota.tables import (
+    SUMS,
+    audit,
+    charges,
+    days,
+    hours,
+    keys,
+    outbox,
+    reservations,
+    revenue,
+    terms,
+    tier_days,
+    unresolved,
+    users,
+)
+from services.quota.terms import NO_LIMIT, TERMS
 
 FIND_USER = select(users).where(users.c.user_id == bindparam("id"))
 LOCK_USER = FIND_USER.with_for_update()
@@ -18,6 +66,12 @@ UPDATE_TIER = (
     update(users)
     .where(users.c.user_id == bindparam("id"))
     .values(tier=bindparam("new_tier"), tier_version=bindparam("new_version"))
+)
+OWN_TERMS = tuple(f"own_{name}" for name in TERMS)
+UPDATE_TERMS = (
+    update(users)
+    .where(users.c.user_id == bindparam("id"))
+    .values(tier_version=bindparam("new_version"), **{name: bindparam(f"new_{name}") for name in OWN_TERMS})
 )
 UPDATE_STATUS = update(users).where(users.c.user_id == bindparam("id")).values(status=bindparam("new_status"))
 HELD_TIERS = select(users.c.tier).distinct()
@@ -36,6 +90,169 @@ LIST_KEYS = (
 )
 INSERT_KEY = insert(keys)
 REVOKE_KEY = update(keys).where(keys.c.key_id == bindparam("id")).values(revoke_time_ms=bindparam("now_ms"))
+
+_own_price = terms.c.own_price_nano_usd_per_month
+_agreed = (terms.c.user_id, terms.c.from_ms, terms.c.tier, _own_price)
+NOTE_TERMS = insert(terms).from_select(
+    _agreed,
+    select(users.c.user_id, bindparam("now_ms", type_=BigInteger), users.c.tier, users.c.own_price_nano_usd_per_month)
+    .where(users.c.user_id == bindparam("id")),
+)  # fmt: skip
+_newest = select(func.max(terms.c.number)).group_by(terms.c.user_id)
+MEND_TERMS = insert(terms).from_select(
+    _agreed,
+    select(
+        users.c.user_id,
+        # Who has none had these since they came, as far as anybody knows.
+        case((terms.c.number.is_(None), users.c.create_time_ms), else_=bindparam("now_ms", type_=BigInteger)),
+        users.c.tier,
+        users.c.own_price_nano_usd_per_month,
+    )
+    .join_from(users, terms, and_(terms.c.user_id == users.c.user_id, terms.c.number.in_(_newest)), isouter=True)
+    .where(
+        or_(
+            terms.c.number.is_(None),
+            terms.c.tier != users.c.tier,
+            func.coalesce(_own_price, -1) != func.coalesce(users.c.own_price_nano_usd_per_month, -1),
+        )
+    ),
+)
+FIRST_TERMS = select(func.min(terms.c.from_ms))
+# By number and not by time: of two changes, the one that was committed later holds, whatever clocks said.
+_before_end = _newest.where(terms.c.from_ms < bindparam("end_ms"))
+LIST_HELD = (
+    select(terms.c.user_id, terms.c.tier, _own_price)
+    .where(
+        terms.c.number.in_(
+            _before_end.where(terms.c.user_id > bindparam("after"))
+            .order_by(terms.c.user_id)
+            .limit(bindparam("most"))
+        )
+    )
+    .order_by(terms.c.user_id)
+)  # fmt: skip
+SUM_HELD = (
+    select(terms.c.tier, _own_price, func.count().label("users"))
+    .where(terms.c.number.in_(_before_end))
+    .group_by(terms.c.tier, _own_price)
+)
+INSERT_REVENUE = insert(revenue).on_conflict_do_nothing()
+SUM_REVENUE = (
+    select(revenue.c.tier, func.sum(revenue.c.revenue_nano_usd).label("sum"))
+    .where(revenue.c.day == bindparam("of_day"))
+    .group_by(revenue.c.tier)
+)
+INSERT_TIER_DAYS = insert(tier_days).on_conflict_do_nothing()
+LAST_CLOSED_DAY = select(func.max(tier_days.c.day))
+
+# A pending reservation is one without that time, by which there is an index.
+HAS_PENDING = select(
+    exists().where(
+        reservations.c.settle_time_ms.is_(None), reservations.c.day.between(bindparam("first"), bindparam("last"))
+    )
+)
+LIST_TIER_DAYS = select(tier_days).where(tier_days.c.day.between(bindparam("first"), bindparam("last")))
+
+
+def sums(of: FromClause) -> list[ColumnElement[int]]:
+    # Whole numbers: PostgreSQL's own sums of them are decimals, which take longer to read than all the rest of a page.
+    return [cast(func.sum(of.c[name]), BigInteger).label(name) for name in SUMS]
+
+
+def _use_by(*groups: ColumnElement[Any]) -> Select[Any]:
+    hour = hours.c.hour.between(bindparam("first_hour"), bindparam("last_hour"))
+    return select(*groups, *sums(hours)).where(hour).group_by(*groups)
+
+
+# Written out: PostgreSQL does not see that two bound numbers are one expression.
+_date = (hours.c.hour // literal_column("24", BigInteger)).label("date")
+USE_BY_DAY_AND_TIER = _use_by(_date, hours.c.tier)
+USE_BY_MODEL = _use_by(hours.c.model.label("name")).order_by(desc("cost_nano_usd"), "name")
+USE_BY_KIND = _use_by(hours.c.kind.label("name")).order_by(desc("cost_nano_usd"), "name")
+
+
+def _price(window: Window) -> ColumnElement[int]:
+    """What the terms of a row cost a month."""
+    return func.coalesce(_own_price, case(window.prices, value=terms.c.tier, else_=literal(0, BigInteger)))
+
+
+def _held_on(day: str) -> ColumnElement[bool]:
+    return terms.c.number.in_(_newest.where(terms.c.from_ms < next_day_ms(day)))
+
+
+def _margins_of(window: Window, page: Select[Any] | CompoundSelect[Any]) -> Select[Any]:
+    """Use and revenue of the users that `page` names, and the tier each has now.
+
+    Named by a query, not by a list: a list of 1,000 in a prepared statement was looked through for every row, 10 s.
+    """
+    ids = select(page.cte("page").c.user_id)
+    none = [literal(0, BigInteger).label(name) for name in SUMS]
+    parts = [
+        select(days.c.user_id, *(days.c[name] for name in SUMS), literal(0, BigInteger).label("revenue"))
+        .where(days.c.user_id.in_(ids), days.c.day.between(window.first, window.last)),
+        select(revenue.c.user_id, *none, revenue.c.revenue_nano_usd)
+        .where(revenue.c.user_id.in_(ids), revenue.c.day.between(window.first, window.last)),
+        *(
+            select(terms.c.user_id, *none, day_revenue(_price(window), day))
+            .where(terms.c.user_id.in_(ids), _held_on(day))
+            for day in window.open_days
+        ),
+    ]  # fmt: skip
+    each = union_all(*parts).subquery()
+    totals = [*sums(each), func.sum(each.c.revenue).label("revenue")]
+    by_user = select(each.c.user_id, *totals).group_by(each.c.user_id).subquery()
+    return select(by_user, func.coalesce(users.c.tier, "").label("tier")).join_from(
+        by_user, users, users.c.user_id == by_user.c.user_id, isouter=True
+    )
+
+
+def top_users(window: Window) -> Select[Any]:
+    """Those who cost most, dearest first."""
+    cost = func.sum(days.c.cost_nano_usd)
+    dearest = select(days.c.user_id).where(days.c.day.between(window.first, window.last)).group_by(days.c.user_id)
+    page = dearest.having(cost > 0).order_by(cost.desc(), days.c.user_id).limit(bindparam("most"))
+    margins = _margins_of(window, page)
+    shown = margins.selected_columns
+    return margins.order_by(shown.cost_nano_usd.desc(), shown.user_id)
+
+
+def unprofitable_users(window: Window) -> Select[Any]:
+    """Those who cost most beyond what they brought in."""
+    parts = [
+        select(table.c.user_id, func.sum(amount).label("beyond"))
+        .where(table.c.day.between(window.first, window.last))
+        .group_by(table.c.user_id)
+        for table, amount in ((days, days.c.cost_nano_usd), (revenue, -revenue.c.revenue_nano_usd))
+    ]
+    parts += [
+        select(terms.c.user_id, -day_revenue(_price(window), day)).where(_held_on(day)) for day in window.open_days
+    ]
+    each = union_all(*parts).subquery()
+    beyond = func.sum(each.c.beyond)
+    losing = select(each.c.user_id).group_by(each.c.user_id).having(beyond > 0)
+    margins = _margins_of(window, losing.order_by(beyond.desc(), each.c.user_id).limit(bindparam("most")))
+    shown = margins.selected_columns
+    return margins.order_by(shown.revenue - shown.cost_nano_usd, shown.user_id)
+
+
+def users_in_order(window: Window) -> Select[Any]:
+    """A page of the users who used or brought in anything, by id."""
+    parts: list[tuple[Column[Any], ColumnElement[bool]]] = [
+        (table.c.user_id, table.c.day.between(window.first, window.last)) for table in (days, revenue)
+    ]
+    # Who pays nothing leaves no row on a day that is closed either.
+    parts += [(terms.c.user_id, and_(_held_on(held), _price(window) > 0)) for held in window.open_days]
+    pages = [
+        # A page of each, for the indexes begin with the user: none of them is read to its end.
+        select(user_id).distinct().where(user_id > bindparam("after"), within)
+        .order_by(user_id).limit(bindparam("most")).subquery()
+        for user_id, within in parts
+    ]  # fmt: skip
+    margins = _margins_of(
+        window, union(*(select(page.c.user_id) for page in pages)).order_by("user_id").limit(bindparam("most"))
+    )
+    return margins.order_by(margins.selected_columns.user_id)
+
 
 INSERT_RESERVATION = insert(reservations).on_conflict_do_nothing().returning(reservations.c.request_id)
 FIND_RESERVATION = select(reservations).where(reservations.c.request_id == bindparam("id"))
@@ -65,33 +282,113 @@ LIST_UNRESOLVED = (
     .limit(bindparam("most"))
 )
 
-# The limit is in the statement itself: whoever else takes a place at this moment is seen by it.
+
+def _number(name: str) -> BindParameter[int]:
+    return bindparam(name, type_=BigInteger)
+
+
+def tokens(of: FromClause) -> ColumnElement[int]:
+    return functools.reduce(operator.add, (column for column in of.c if column.name.endswith("_tokens")))
+
+
+_ZERO, _ONE, _NO_LIMIT = (literal_column(str(number), BigInteger) for number in (0, 1, NO_LIMIT))
+# The limits are in the statement itself: whoever else takes a place at this moment is seen by it. What holds for the
+# first place of a day stands in the SELECT, what depends on the day's row in the WHERE of the update.
+_day, _minute = bindparam("day", type_=Text), _number("minute")
+_month = days.alias("month")
+_OF_MONTH = and_(
+    _month.c.user_id == bindparam("user_id", type_=Text),
+    # As text the days of a month lie between its first and a 31st, whether it has one or not.
+    _month.c.day.between(bindparam("month_first", type_=Text), bindparam("month_last", type_=Text)),
+)
+_SPENT = cast(func.coalesce(func.sum(_month.c.cost_nano_usd), _ZERO), BigInteger)
+_may_begin_a_day = and_(
+    _number("requests_per_day") > _ZERO,
+    _number("tokens_per_day") > _ZERO,
+    # Nobody adds up a month for a user who has no limit of it.
+    or_(
+        _number("spend_nano_usd_per_month") == _NO_LIMIT,
+        select(_SPENT).where(_OF_MONTH).scalar_subquery() < _number("spend_nano_usd_per_month"),
+    ),
+)
+# A replica whose clock is behind counts in the minute that another one has begun.
+_new_minute = days.c.minute < _minute
 TAKE_PLACE = (
     insert(days)
-    .values(user_id=bindparam("user_id"), day=bindparam("day"), used=1)
+    .from_select(
+        ["user_id", "day", "used", "minute", "minute_used"],
+        select(bindparam("user_id", type_=Text), _day, _ONE, _minute, _ONE).where(_may_begin_a_day),
+    )
     .on_conflict_do_update(
         index_elements=[days.c.user_id, days.c.day],
-        set_={"used": days.c.used + 1},
-        where=days.c.used < bindparam("most"),
+        set_={
+            "used": days.c.used + _ONE,
+            "minute": case((_new_minute, _minute), else_=days.c.minute),
+            "minute_used": case((_new_minute, _ONE), else_=days.c.minute_used + _ONE),
+        },
+        where=and_(
+            days.c.used < _number("requests_per_day"),
+            or_(_new_minute, days.c.minute_used < _number("requests_per_minute")),
+            tokens(days) < _number("tokens_per_day"),
+        ),
     )
     .returning(days.c.used)
 )
+
+
+def _on_the_day(amount: ColumnElement[int]) -> ColumnElement[int]:
+    return func.coalesce(func.max(case((_month.c.day == _day, amount))), _ZERO)
+
+
+FIND_LIMIT_USE = select(
+    _on_the_day(_month.c.used).label("requests"),
+    _on_the_day(_month.c.minute).label("minute"),
+    _on_the_day(_month.c.minute_used).label("minute_requests"),
+    _on_the_day(tokens(_month)).label("tokens"),
+    _SPENT.label("spent_nano_usd"),
+).where(_OF_MONTH)
 _DAY = and_(days.c.user_id == bindparam("of_user"), days.c.day == bindparam("of_day"))
-GIVE_BACK = update(days).where(_DAY).values(used=days.c.used - bindparam("places"))
 COUNT_USED = select(func.coalesce(func.max(days.c.used), 0)).where(_DAY)
 
-_new_charge = insert(charges)
-RECORD_CHARGE = _new_charge.on_conflict_do_update(
-    index_elements=[charges.c.request_id, charges.c.attempt, charges.c.turn],
-    set_={column.name: _new_charge.excluded[column.name] for column in charges.c if not column.primary_key},
-    where=and_(charges.c.estimated, ~_new_charge.excluded.estimated),
+
+def _add_to(table: Table, *names: str) -> Any:
+    new = insert(table)
+    return new.on_conflict_do_update(
+        index_elements=list(table.primary_key), set_={name: table.c[name] + new.excluded[name] for name in names}
+    )
+
+
+ADD_TO_DAY = _add_to(days, "used", *SUMS)
+ADD_TO_HOUR = _add_to(hours, *SUMS)
+TIERS_OF = select(users.c.user_id, users.c.tier).where(users.c.user_id.in_(bindparam("ids", expanding=True)))
+
+INSERT_CHARGE = insert(charges).on_conflict_do_nothing().returning(*charges.primary_key)
+LOCK_ESTIMATES = (
+    select(charges)
+    .where(charges.c.request_id.in_(bindparam("ids", expanding=True)), charges.c.estimated)
+    .order_by(*charges.primary_key)
+    .with_for_update()
 )
+REPLACE_CHARGE = (
+    update(charges)
+    .where(*(column == bindparam(f"new_{column.name}") for column in charges.primary_key))
+    .values({column.name: bindparam(f"new_{column.name}") for column in charges.c if not column.primary_key})
+)
+
 
 INSERT_TIER_CHANGE = insert(outbox)
 LIST_TIER_CHANGES = (
-    select(outbox.c.number, outbox.c.user_id, outbox.c.tier, outbox.c.tier_version)
+    select(outbox.c.number, outbox.c.user_id, outbox.c.tier, outbox.c.tier_version, *(users.c[t] for t in OWN_TERMS))
+    .join_from(outbox, users, outbox.c.user_id == users.c.user_id, isouter=True)
     .order_by(outbox.c.number)
     .limit(bindparam("most"))
 )
 DELETE_TIER_CHANGES = delete(outbox).where(outbox.c.number.in_(bindparam("numbers", expanding=True)))
-INSERT_AUDIT = insert(audit)
+INSERT_AUDIT = insert(audit).on_conflict_do_nothing()
+LIST_AUDIT = (
+    select(*(audit.c[name] for name in ("number", "time_ms", "actor", "action", "subject", "old", "new")))
+    .where(audit.c.number < bindparam("below", type_=BigInteger))
+    .order_by(audit.c.number.desc())
+    .limit(bindparam("most"))
+)
+LIST_AUDIT_OF = LIST_AUDIT.where(audit.c.subject == bindparam("of"))

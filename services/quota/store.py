@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, RowMapping
 
+from services.clock import DAY_MS, next_day_ms, utc_day
+from services.quota import billing_statements as billing_sql
+from services.quota import report_statements
 from services.quota import statements as sql
+from services.quota.billing import Event, Subscription
+from services.quota.ledger import HOUR_MS
 from services.quota.model import (
     AuditEntry,
     Charge,
+    ChargeKey,
+    HeldTerms,
+    Hour,
     Key,
+    Margin,
     Reservation,
     ReservationState,
+    Revenue,
     StoredKey,
+    Terms,
     TierChange,
+    TierDay,
+    UsageQuery,
+    UsageRow,
+    Use,
     User,
+    UserDay,
+    UserMargin,
+    UserRow,
+    UsersCursor,
+    UsersQuery,
     UserStatus,
+    Window,
 )
+from services.quota.plans import Tier
 from services.quota.ports import Transaction
+from services.quota.tables import SUMS
+from services.quota.terms import NOTHING_OWN, Limit, LimitUse, OwnTerms
 from services.sql import Database
 
 T = TypeVar("T")
@@ -56,10 +80,16 @@ class SqlTransaction:
         return _user(row) if row else None
 
     def insert_user(self, user: User) -> bool:
-        return self._one(sql.INSERT_USER, **asdict(user)) is not None
+        values = asdict(user)
+        own = {f"own_{name}": value for name, value in values.pop("own").items()}
+        return self._one(sql.INSERT_USER, **values, **own) is not None
 
     def update_tier(self, user_id: str, tier: str, version: int) -> None:
         self._run(sql.UPDATE_TIER, id=user_id, new_tier=tier, new_version=version)
+
+    def update_terms(self, user_id: str, own: OwnTerms, version: int) -> None:
+        values = {f"new_own_{name}": value for name, value in asdict(own).items()}
+        self._run(sql.UPDATE_TERMS, id=user_id, new_version=version, **values)
 
     def update_status(self, user_id: str, status: UserStatus) -> None:
         self._run(sql.UPDATE_STATUS, id=user_id, new_status=status)
@@ -82,6 +112,60 @@ class SqlTransaction:
 
     def list_keys(self, user_id: str, limit: int) -> list[Key]:
         return [Key(**row) for row in self._all(sql.LIST_KEYS, id=user_id, most=limit)]
+
+    def note_terms(self, user_id: str, now_ms: int) -> None:
+        self._run(sql.NOTE_TERMS, id=user_id, now_ms=now_ms)
+
+    def mend_terms(self, now_ms: int) -> None:
+        self._run(sql.MEND_TERMS, now_ms=now_ms)
+
+    def first_terms_ms(self) -> int | None:
+        first: int | None = self._connection.execute(sql.FIRST_TERMS).scalar_one()
+        return first
+
+    def list_held(self, end_ms: int, after: str, limit: int) -> list[Terms]:
+        return [Terms(**row) for row in self._all(sql.LIST_HELD, end_ms=end_ms, after=after, most=limit)]
+
+    def sum_held(self, end_ms: int) -> list[HeldTerms]:
+        return [HeldTerms(**row) for row in self._all(sql.SUM_HELD, end_ms=end_ms)]
+
+    def insert_revenue(self, rows: Sequence[Revenue]) -> None:
+        if rows:
+            self._connection.execute(sql.INSERT_REVENUE, [asdict(row) for row in rows])
+
+    def sum_revenue(self, day: str) -> dict[str, int]:
+        return {row["tier"]: int(row["sum"]) for row in self._all(sql.SUM_REVENUE, of_day=day)}
+
+    def insert_tier_days(self, rows: Sequence[TierDay]) -> None:
+        self._connection.execute(sql.INSERT_TIER_DAYS, [asdict(row) for row in rows])
+
+    def last_closed_day(self) -> str:
+        return self._connection.execute(sql.LAST_CLOSED_DAY).scalar_one() or ""
+
+    def has_pending(self, first: str, last: str) -> bool:
+        return bool(self._connection.execute(sql.HAS_PENDING, {"first": first, "last": last}).scalar_one())
+
+    def list_tier_days(self, window: Window) -> list[TierDay]:
+        return [TierDay(**row) for row in self._all(sql.LIST_TIER_DAYS, first=window.first, last=window.last)]
+
+    def sum_use_by_day_and_tier(self, window: Window) -> dict[tuple[str, str], Use]:
+        rows = self._all(sql.USE_BY_DAY_AND_TIER, **_hours(window))
+        return {(utc_day(row["date"] * DAY_MS), row["tier"]): _use(row) for row in rows}
+
+    def sum_use_by_model(self, window: Window) -> list[tuple[str, Use]]:
+        return [(row["name"], _use(row)) for row in self._all(sql.USE_BY_MODEL, **_hours(window))]
+
+    def sum_use_by_kind(self, window: Window) -> list[tuple[str, Use]]:
+        return [(row["name"], _use(row)) for row in self._all(sql.USE_BY_KIND, **_hours(window))]
+
+    def list_top_users(self, window: Window, limit: int) -> list[UserMargin]:
+        return [_user_margin(row) for row in self._all(sql.top_users(window), most=limit)]
+
+    def list_unprofitable_users(self, window: Window, limit: int) -> list[UserMargin]:
+        return [_user_margin(row) for row in self._all(sql.unprofitable_users(window), most=limit)]
+
+    def list_users_in_order(self, window: Window, after: str, limit: int) -> list[UserMargin]:
+        return [_user_margin(row) for row in self._all(sql.users_in_order(window), after=after, most=limit)]
 
     def insert_reservation(self, row: Reservation) -> bool:
         return self._one(sql.INSERT_RESERVATION, **asdict(row)) is not None
@@ -107,19 +191,64 @@ class SqlTransaction:
         )
         return [_reservation(row) for row in rows]
 
-    def take_place(self, user_id: str, day: str, limit: int) -> int | None:
-        row = self._one(sql.TAKE_PLACE, user_id=user_id, day=day, most=limit)
+    def take_place(self, user_id: str, day: str, minute: int, tier: Tier) -> int | None:
+        limits = {limit.value: limit.of(tier) for limit in Limit}
+        row = self._one(sql.TAKE_PLACE, user_id=user_id, day=day, minute=minute, **_month(day), **limits)
         return int(row["used"]) if row else None
 
-    def give_back(self, user_id: str, day: str, places: int) -> None:
-        self._run(sql.GIVE_BACK, of_user=user_id, of_day=day, places=places)
+    def find_limit_use(self, user_id: str, day: str) -> LimitUse:
+        (row,) = self._all(sql.FIND_LIMIT_USE, user_id=user_id, day=day, **_month(day))
+        return LimitUse(**row)
 
     def count_used(self, user_id: str, day: str) -> int:
         return int(self._connection.execute(sql.COUNT_USED, {"of_user": user_id, "of_day": day}).scalar_one())
 
-    def record_charges(self, charges: Sequence[Charge]) -> None:
-        if charges:
-            self._connection.execute(sql.RECORD_CHARGE, [asdict(charge) for charge in charges])
+    def add_to_days(self, freed: Mapping[UserDay, int], uses: Mapping[UserDay, Use]) -> None:
+        # In one order everywhere, so that two batches cannot wait for each other.
+        keys = sorted(freed.keys() | uses.keys())
+        nothing = Use()
+        self._run_each(
+            sql.ADD_TO_DAY,
+            [
+                {"user_id": key[0], "day": key[1], "used": -freed.get(key, 0), **vars(uses.get(key, nothing))}
+                for key in keys
+            ],
+        )
+
+    def add_to_hours(self, uses: Mapping[Hour, Use]) -> None:
+        names = ("hour", "tier", "model", "kind")
+        self._run_each(
+            sql.ADD_TO_HOUR, [dict(zip(names, hour, strict=True)) | vars(uses[hour]) for hour in sorted(uses)]
+        )
+
+    def list_tiers_of(self, user_ids: Sequence[str]) -> dict[str, str]:
+        return {row["user_id"]: row["tier"] for row in self._all(sql.TIERS_OF, ids=user_ids)}
+
+    def insert_charges(self, charges: Sequence[Charge]) -> set[ChargeKey]:
+        if not charges:
+            return set()
+        rows = self._connection.execute(sql.INSERT_CHARGE, [dict(vars(charge)) for charge in charges])
+        return {(row.request_id, row.attempt, row.turn) for row in rows}
+
+    def lock_estimates(self, request_ids: Sequence[str]) -> list[Charge]:
+        return [Charge(**row) for row in self._all(sql.LOCK_ESTIMATES, ids=request_ids)] if request_ids else []
+
+    def replace_charges(self, charges: Sequence[Charge]) -> None:
+        self._run_each(sql.REPLACE_CHARGE, [{f"new_{k}": v for k, v in vars(charge).items()} for charge in charges])
+
+    def list_users(self, query: UsersQuery, after: UsersCursor) -> list[UserRow]:
+        named = {"of_prefix": query.prefix, "of_tier": query.tier, "most": query.page_size}
+        statement = report_statements.users_by(query.sort, by_prefix=bool(query.prefix), by_tier=bool(query.tier))
+        rows = self._connection.execute(statement, named | after._asdict())
+        return [
+            UserRow(user_id, email, tier, UserStatus(status), sorted_by, revenue, Use(*sums))
+            for user_id, email, tier, status, sorted_by, revenue, *sums in rows
+        ]
+
+    def list_usage(self, hours: range, query: UsageQuery) -> list[UsageRow]:
+        statement = report_statements.USAGE[query.hourly, query.group]
+        rows = self._connection.execute(statement, {"first_hour": hours.start, "end_hour": hours.stop})
+        return [UsageRow(start, divided, Use(*sums)) for start, divided, *sums in rows]
 
     def enqueue_tier_change(self, user: User, now_ms: int) -> None:
         self._run(
@@ -131,16 +260,57 @@ class SqlTransaction:
         )
 
     def list_tier_changes(self, limit: int) -> list[TierChange]:
-        return [TierChange(**row) for row in self._all(sql.LIST_TIER_CHANGES, most=limit)]
+        rows = self._all(sql.LIST_TIER_CHANGES, most=limit)
+        return [TierChange(row["number"], row["user_id"], row["tier"], row["tier_version"], _own(row)) for row in rows]
 
     def delete_tier_changes(self, numbers: Sequence[int]) -> None:
         self._run(sql.DELETE_TIER_CHANGES, numbers=numbers)
 
-    def record_audit(self, entry: AuditEntry) -> None:
-        self._run(sql.INSERT_AUDIT, **asdict(entry))
+    def record_audit(self, entry: AuditEntry, audit_id: str | None = None) -> None:
+        self._run(sql.INSERT_AUDIT, **asdict(entry), audit_id=audit_id)
+
+    def list_audit(self, limit: int, below: int, subject: str) -> list[tuple[int, AuditEntry]]:
+        statement = sql.LIST_AUDIT_OF if subject else sql.LIST_AUDIT
+        rows = self._all(statement, most=limit, below=below, **({"of": subject} if subject else {}))
+        return [(row["number"], AuditEntry(**{k: v for k, v in row.items() if k != "number"})) for row in rows]
+
+    def keep_billing_event(self, event: Event, now_ms: int) -> bool:
+        told = {name: getattr(event, name) for name in ("event_id", "type", "created_s", "subscription_id", "user_id")}
+        new = {**told, "receive_time_ms": now_ms, "applied": False, "reason": ""}
+        if self._one(billing_sql.KEEP_BILLING_EVENT, **new) is not None:
+            return False
+        return bool(self._connection.execute(billing_sql.LOCK_BILLING_EVENT, {"id": event.event_id}).scalar_one())
+
+    def update_billing_event(self, event_id: str, user_id: str, reason: str) -> None:
+        self._run(billing_sql.UPDATE_BILLING_EVENT, id=event_id, owner=user_id, is_applied=not reason, why=reason)
+
+    def lock_customer(self, customer_id: str) -> str:
+        self._run(billing_sql.KEEP_CUSTOMER, customer_id=customer_id, user_id="")
+        return str(self._connection.execute(billing_sql.LOCK_CUSTOMER, {"id": customer_id}).scalar_one())
+
+    def set_customer(self, customer_id: str, user_id: str) -> None:
+        self._run(billing_sql.SET_CUSTOMER, id=customer_id, owner=user_id)
+
+    def find_subscription(self, subscription_id: str) -> Subscription | None:
+        row = self._one(billing_sql.FIND_SUBSCRIPTION, id=subscription_id)
+        return Subscription(**row) if row else None
+
+    def keep_subscription(self, subscription: Subscription) -> None:
+        self._run(billing_sql.KEEP_SUBSCRIPTION, **asdict(subscription))
+
+    def give_subscriptions(self, customer_id: str, user_id: str) -> int:
+        values = {"customer": customer_id, "owner": user_id}
+        return int(self._connection.execute(billing_sql.GIVE_SUBSCRIPTIONS, values).rowcount)
+
+    def list_subscriptions(self, user_id: str) -> list[Subscription]:
+        return [Subscription(**row) for row in self._all(billing_sql.LIST_SUBSCRIPTIONS, owner=user_id)]
 
     def list_held_tiers(self) -> list[str]:
         return [row["tier"] for row in self._all(sql.HELD_TIERS)]
+
+    def _run_each(self, statement: Any, values: list[dict[str, Any]]) -> None:
+        if values:
+            self._connection.execute(statement, values)
 
     def _run(self, statement: Any, **values: Any) -> None:
         self._connection.execute(statement, values)
@@ -160,7 +330,17 @@ def _user(row: RowMapping) -> User:
         row["tier_version"],
         UserStatus(row["status"]),
         row["create_time_ms"],
+        _own(row),
     )
+
+
+def _own(row: RowMapping) -> OwnTerms:
+    terms = [row[name] for name in sql.OWN_TERMS]
+    return OwnTerms(*terms) if any(term is not None for term in terms) else NOTHING_OWN
+
+
+def _month(day: str) -> dict[str, str]:
+    return {"month_first": day[:8] + "01", "month_last": day[:8] + "31"}
 
 
 def _reservation(row: RowMapping) -> Reservation:
@@ -172,3 +352,17 @@ def _update(before: Reservation, after: Reservation) -> dict[str, Any]:
     changed = asdict(after)
     del changed["request_id"], changed["user_id"]
     return {**changed, **guards}
+
+
+def _hours(window: Window) -> dict[str, int]:
+    first_ms, end_ms = next_day_ms(window.first) - DAY_MS, next_day_ms(window.last)
+    return {"first_hour": first_ms // HOUR_MS, "last_hour": end_ms // HOUR_MS - 1}
+
+
+def _use(row: RowMapping) -> Use:
+    # PostgreSQL's sums of whole numbers are decimals.
+    return Use(**{name: int(row[name]) for name in SUMS})
+
+
+def _user_margin(row: RowMapping) -> UserMargin:
+    return UserMargin(row["user_id"], row["tier"], Margin(int(row["revenue"]), _use(row)))

@@ -17,7 +17,8 @@ from headgate.scheduler.v1.scheduler_pb2_grpc import add_SchedulerServiceService
 
 from services import process, sql
 from services.clock import Clock, SystemClock
-from services.pricing import PriceError, read_prices
+from services.config import ConfigError
+from services.pricing import read_prices
 from services.rpc.channel import Tls, open_channel
 from services.rpc.server import Server
 from services.scheduler import line as line_module
@@ -73,9 +74,13 @@ def read_rules(settings: Settings) -> Rules:
     try:
         provider = read_provider(config_dir() / "providers.yaml", settings.provider_plan)
         prices = read_prices(config_dir() / "prices.yaml")
-    except (PlanError, PriceError, yaml.YAMLError) as error:
+    except (PlanError, ConfigError, yaml.YAMLError) as error:
         raise process.StartError(f"HEADGATE_PROVIDER_PLAN or config/ is wrong: {error}.") from error
-    model = settings.model or str(yaml.safe_load((config_dir() / "prices.yaml").read_text())["default_model"])
+    for pool, models in provider.pools.items():
+        for model in models:
+            if model not in prices.models:
+                raise process.StartError(f"prices.yaml has no price for {model}, which is in pool {pool}.")
+    model = settings.model or prices.default_model
     if provider.pool_of(model) is None or model not in prices.models:
         raise process.StartError(f"HEADGATE_MODEL is wrong: '{model}' has no pool or no price in config/.")
     return Rules(

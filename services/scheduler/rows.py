@@ -48,11 +48,14 @@ def changed(connection: Connection, statement: Any, values: dict[str, Any] | Non
     return request(row) if row else None
 
 
-def settlement(row: Request, turns: Sequence[Turn] = (), *, final: bool, counted: bool) -> dict[str, Any]:
+def settlement(
+    row: Request, turns: Sequence[Turn] = (), *, final: bool, counted: bool, saved_nano_usd: int = 0
+) -> dict[str, Any]:
     """What quota must hear, as a row of the outbox."""
     return {
         "request_id": row.request_id, "user_id": row.user_id, "final": final, "counted": counted,
         "kind": row.diagram_type, "turns": msgspec.json.encode(list(turns)).decode(),
         "pool": row.pool, "traceparent": row.traceparent, "day": row.day, "tier": row.tier, "model": row.model,
         "completed": final and row.state is State.COMPLETED, "cached": final and row.cached,
+        "saved_nano_usd": saved_nano_usd,
     }  # fmt: skip

@@ -21,7 +21,7 @@ from services.scheduler.tables import requests
 _ANSWER = ("result", "svg", "has_svg", "truncated")
 _ENDING = (*_ANSWER, "state", "code", "error", "cached", "counted", "ended_ms")
 
-ANSWER = select(*(requests.c[name] for name in _ANSWER)).where(
+ANSWER = select(*(requests.c[name] for name in (*_ANSWER, "cost_nano_usd"))).where(
     requests.c.acceptance == bindparam("source"), requests.c.result != ""
 )
 _asking = requests.alias("asking")
@@ -60,12 +60,17 @@ GIVEN = (*_ANSWER, "cached", "ended_ms")
 """Columns of a row that begins at its end."""
 
 
-def answered(connection: Connection, request: Request, source: int, now_ms: int) -> Request | None:
-    """A request that is just being accepted, with the answer of the row of that number; None if it was erased now."""
-    answer = connection.execute(ANSWER, {"source": source}).mappings().first()
-    if answer is None:
+def answered(connection: Connection, request: Request, source: int, now_ms: int) -> tuple[Request, int] | None:
+    """A request that is just being accepted, with the answer of the row of that number, and what that had cost.
+
+    None if it was erased now.
+    """
+    row = connection.execute(ANSWER, {"source": source}).mappings().first()
+    if row is None:
         return None
-    return replace(request, **answer, state=State.COMPLETED, cached=True, ended_ms=now_ms, cache_key=None)
+    answer = {name: row[name] for name in _ANSWER}
+    ended = replace(request, **answer, state=State.COMPLETED, cached=True, ended_ms=now_ms, cache_key=None)
+    return ended, row["cost_nano_usd"]
 
 
 def found(connection: Connection, named: dict[str, Any]) -> Request | None:
@@ -78,7 +83,7 @@ def found(connection: Connection, named: dict[str, Any]) -> Request | None:
     if answer is None:
         return None
     end = End(State.COMPLETED, result=answer["result"], svg=answer["svg"], truncated=answer["truncated"])
-    ended = _end(connection, END_ONE, {"id": named["id"]}, end, named["now_ms"])
+    ended = _end(connection, END_ONE, {"id": named["id"]}, end, named["now_ms"], answer["cost_nano_usd"])
     return ended[0] if ended else None
 
 
@@ -88,11 +93,13 @@ def share(connection: Connection, request: Request, end: End, parked: Sequence[s
         return []
     named: dict[str, Any] = {"key": request.cache_key}
     if end.state is State.COMPLETED:
-        return _end(connection, END_EQUALS, named, end, now_ms)
-    return _end(connection, END_PARKED, named | {"parked": list(parked)}, end, now_ms)
+        return _end(connection, END_EQUALS, named, end, now_ms, request.cost_nano_usd)
+    return _end(connection, END_PARKED, named | {"parked": list(parked)}, end, now_ms, 0)
 
 
-def _end(connection: Connection, statement: Any, named: dict[str, Any], end: End, now_ms: int) -> list[Request]:
+def _end(
+    connection: Connection, statement: Any, named: dict[str, Any], end: End, now_ms: int, saved_nano_usd: int
+) -> list[Request]:
     completed = end.state is State.COMPLETED
     new = {
         "state": end.state.value, "code": end.code.value if end.code else None, "error": end.error,
@@ -102,5 +109,8 @@ def _end(connection: Connection, statement: Any, named: dict[str, Any], end: End
     found = connection.execute(statement, named | {f"new_{name}": value for name, value in new.items()}).mappings()
     ended = [rows.request(row) for row in found]
     if ended:
-        connection.execute(sql.TELL_QUOTA, [rows.settlement(row, final=True, counted=completed) for row in ended])
+        connection.execute(
+            sql.TELL_QUOTA,
+            [rows.settlement(r, final=True, counted=completed, saved_nano_usd=saved_nano_usd) for r in ended],
+        )
     return ended

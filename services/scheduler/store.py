@@ -94,8 +94,14 @@ class SqlRequests:
             partial(_requeue, request_id=request_id, attempt=attempt, retry=retry, turns=turns), fold=request_id
         )
 
-    async def charge(self, request_id: str, turns: Sequence[Turn]) -> None:
-        await self._database.write(partial(_charge, request_id=request_id, turns=turns), fold=request_id)
+    async def charge(self, request_id: str, attempt: int, turns: Sequence[Turn]) -> None:
+        transaction = partial(_charge, request_id=request_id, attempt=attempt, turns=turns)
+        await self._database.write(transaction, fold=request_id)
+
+    async def unpaid(self, many: int, ended_after_ms: int, ended_before_ms: int) -> list[Request]:
+        query = select_requests().where(text("state = 'cancelled' AND charged_attempt < attempt"))
+        query = query.where(requests.c.ended_ms.between(ended_after_ms, ended_before_ms))
+        return await self._database.read(partial(rows.many, query=query.order_by(requests.c.ended_ms).limit(many)))
 
     async def cancel(self, request_id: str, user_id: str, *, erase: bool, now_ms: int) -> tuple[Request | None, bool]:
         return await self._database.write(
@@ -194,7 +200,7 @@ def _submit(
     request = accepted(s, terms, now_ms)
     if source and (ended := sharing.answered(connection, request, source, now_ms)):
         # It takes no room and no turn: that there is none is no reason to refuse it.
-        return _insert(connection, s, ended), False
+        return _insert(connection, s, *ended), False
     if full:
         raise full
     if count >= terms.outstanding:
@@ -204,12 +210,14 @@ def _submit(
     return _insert(connection, s, request), False
 
 
-def _insert(connection: Connection, s: Submission, request: Request) -> Request:
+def _insert(connection: Connection, s: Submission, request: Request, saved_nano_usd: int = 0) -> Request:
     row = {name: getattr(request, name) for name in _GIVEN}
     row |= {"prompt": s.prompt, "generation": s.generation, "state": request.state.value}
     if request.state.ended:
         row |= {name: getattr(request, name) for name in sharing.GIVEN} | {"counted": True}
-        connection.execute(sql.TELL_QUOTA, rows.settlement(request, final=True, counted=True))
+        connection.execute(
+            sql.TELL_QUOTA, rows.settlement(request, final=True, counted=True, saved_nano_usd=saved_nano_usd)
+        )
     return replace(request, acceptance=connection.execute(sql.ACCEPT, row).scalar_one())
 
 
@@ -241,7 +249,8 @@ def _finish(
         return []
     if request.cache_key and not (end.state is State.COMPLETED and end.reusable):
         connection.execute(sharing.FORGET, {"row": request.acceptance})
-    return [_settle(connection, request, turns), *sharing.share(connection, request, end, parked, now_ms)]
+    total = _settle(connection, request, turns)
+    return [total, *sharing.share(connection, total, end, parked, now_ms)]
 
 
 def _requeue(
@@ -267,12 +276,16 @@ def _settle(connection: Connection, request: Request, turns: Sequence[Turn], *, 
     return total
 
 
-def _charge(connection: Connection, request_id: str, turns: Sequence[Turn]) -> None:
+def _charge(connection: Connection, request_id: str, attempt: int, turns: Sequence[Turn]) -> None:
     # FOR UPDATE: the totals are read and written back.
     query = select_requests().where(requests.c.request_id == request_id).with_for_update()
     row = connection.execute(query).mappings().first()
-    if row and turns and row["charged_attempt"] < turns[0].attempt:
+    if row is None or row["charged_attempt"] >= attempt:
+        return
+    if turns:
         _settle(connection, rows.request(row), turns, final=False)
+    else:
+        connection.execute(sql.CHARGED, {"row": row["acceptance"], "of_attempt": attempt})
 
 
 def _cancel(

@@ -163,6 +163,9 @@ test("the limit is a card beside what the next tier gives and costs", () => {
   assert.equal(card.wait, "in 4 h");
   assert.deepEqual(card.upgrade, { tier: "basic", gives: "100 requests/day", costs: "$15/month", url: "https://site.example/buy" });
   assert.equal(refused("USER_LIMIT_EXCEEDED", { limit: 5000, used: 5000 }).upgrade, null);
+  const tokens = { limit: 30000, used: 31200, limitKind: "tokensPerDay", message: "Daily limit of 30,000 tokens reached", currentUsage: "31,200/30,000 tokens today", resetTime: "2031-01-02T00:00:00Z" };
+  const other = refused("USER_LIMIT_EXCEEDED", tokens);
+  assert.deepEqual([other.title, other.text, other.wait], ["Daily limit of 30,000 tokens reached.", "31,200/30,000 tokens today", "in 4 h"]);
 });
 
 test("each refusal has words of its own", () => {

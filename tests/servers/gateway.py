@@ -17,8 +17,10 @@ import grpc
 import httpx2
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2_grpc
+from headgate.quota.v1 import billing_pb2 as billing
+from headgate.quota.v1 import billing_pb2_grpc, ledger_pb2_grpc, quota_pb2_grpc
+from headgate.quota.v1 import ledger_pb2 as ledger
 from headgate.quota.v1 import quota_pb2 as quota
-from headgate.quota.v1 import quota_pb2_grpc
 from headgate.scheduler.v1 import scheduler_pb2 as sched
 from headgate.scheduler.v1 import scheduler_pb2_grpc
 
@@ -36,7 +38,9 @@ NOW = Timestamp(seconds=1_767_268_800)
 FREE = quota.Tier(
     name="free", title="Free", requests_per_day=10, outstanding=10, share=1, price_nano_usd_per_month=0, price="$0"
 )
-BASIC = quota.Tier(name="basic", title="Basic", requests_per_day=100, outstanding=25, share=2, price="$15/month")
+BASIC = quota.Tier(
+    name="basic", title="Basic", requests_per_day=100, outstanding=25, share=2, price="$15/month", tokens_per_day=9
+)
 
 
 def quota_refusal(reason: str, code: grpc.StatusCode, message: str = "No.", **more: Any) -> Refusal:
@@ -152,6 +156,12 @@ class FakeQuota(Scripted, quota_pb2_grpc.QuotaServiceServicer):
             user=quota.User(user_id=request.user_id, tier=request.tier), previous_tier="free"
         )
 
+    async def SetUserLimits(self, request: quota.SetUserLimitsRequest, context: Any) -> quota.SetUserLimitsResponse:
+        self._note("SetUserLimits", request)
+        return quota.SetUserLimitsResponse(
+            user=quota.User(user_id=request.user_id, tier="free", limits=request.limits, create_time=NOW)
+        )
+
     async def SetUserStatus(self, request: quota.SetUserStatusRequest, context: Any) -> quota.SetUserStatusResponse:
         self._note("SetUserStatus", request)
         return quota.SetUserStatusResponse(user=quota.User(user_id=request.user_id, status=request.status))
@@ -167,6 +177,54 @@ class FakeQuota(Scripted, quota_pb2_grpc.QuotaServiceServicer):
     async def RevokeKey(self, request: quota.RevokeKeyRequest, context: Any) -> quota.RevokeKeyResponse:
         self._note("RevokeKey", request)
         return quota.RevokeKeyResponse(key=quota.Key(key_id=request.key_id, create_time=NOW, revoke_time=NOW))
+
+
+class FakeLedger(Scripted, ledger_pb2_grpc.LedgerServiceServicer):
+    """Answers what it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.audit = ledger.ListAuditResponse()
+        self.economics = ledger.GetEconomicsResponse()
+        self.statement = ledger.GetStatementResponse()
+        self.users = ledger.ListUsersResponse()
+        self.report = ledger.GetUsageReportResponse()
+
+    async def ListUsers(self, request: ledger.ListUsersRequest, context: Any) -> ledger.ListUsersResponse:
+        self._note("ListUsers", request)
+        return self.users
+
+    async def GetUsageReport(
+        self, request: ledger.GetUsageReportRequest, context: Any
+    ) -> ledger.GetUsageReportResponse:
+        self._note("GetUsageReport", request)
+        return self.report
+
+    async def ListAudit(self, request: ledger.ListAuditRequest, context: Any) -> ledger.ListAuditResponse:
+        self._note("ListAudit", request)
+        return self.audit
+
+    async def GetEconomics(self, request: ledger.GetEconomicsRequest, context: Any) -> ledger.GetEconomicsResponse:
+        self._note("GetEconomics", request)
+        return self.economics
+
+    async def GetStatement(self, request: ledger.GetStatementRequest, context: Any) -> ledger.GetStatementResponse:
+        self._note("GetStatement", request)
+        return self.statement
+
+
+class FakeBilling(Scripted, billing_pb2_grpc.BillingServiceServicer):
+    """Answers what it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = billing.ReceiveStripeEventResponse(applied=True)
+
+    async def ReceiveStripeEvent(
+        self, request: billing.ReceiveStripeEventRequest, context: Any
+    ) -> billing.ReceiveStripeEventResponse:
+        self._note("ReceiveStripeEvent", request)
+        return self.answer
 
 
 def place(position: int, wait_ms: int = 0) -> sched.Place:
@@ -328,6 +386,8 @@ class Running:
     """A gateway and what is behind and around it."""
 
     quota: FakeQuota
+    ledger: FakeLedger
+    billing: FakeBilling
     scheduler: FakeScheduler
     quota_server: Server
     scheduler_server: Server
@@ -351,7 +411,12 @@ async def running_gateway(
     """Serves on a free port until left; `variables` are fields of the settings."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-")))
-        fake_quota, fake_scheduler = FakeQuota(), FakeScheduler()
+        fake_quota, fake_ledger, fake_billing, fake_scheduler = (
+            FakeQuota(),
+            FakeLedger(),
+            FakeBilling(),
+            FakeScheduler(),
+        )
         servers = []
         for name, add in (
             ("quota", lambda s: quota_pb2_grpc.add_QuotaServiceServicer_to_server(fake_quota, s)),
@@ -359,6 +424,9 @@ async def running_gateway(
         ):
             server = Server([f"headgate.{name}.v1.{name.title()}Service"], lambda error: None)
             add(server.grpc)
+            if name == "quota":
+                ledger_pb2_grpc.add_LedgerServiceServicer_to_server(fake_ledger, server.grpc)
+                billing_pb2_grpc.add_BillingServiceServicer_to_server(fake_billing, server.grpc)
             await server.start(f"unix:{folder}/{name}")
             stack.push_async_callback(server.grpc.stop, 0)
             servers.append(server)
@@ -377,6 +445,8 @@ async def running_gateway(
             scheduler_pb2_grpc.SchedulerServiceStub(to_scheduler),
             health_pb2_grpc.HealthStub(to_quota),
             health_pb2_grpc.HealthStub(to_scheduler),
+            ledger_pb2_grpc.LedgerServiceStub(to_quota),
+            billing_pb2_grpc.BillingServiceStub(to_quota),
         )
         numbers = itertools.count(1)
         used_clock = clock or SystemClock()
@@ -389,7 +459,18 @@ async def running_gateway(
         beside = [asyncio.create_task(gateway.hub.run())]
         http = await stack.enter_async_context(httpx2.AsyncClient(base_url=base_url, timeout=DEADLINE_S))
         running = Running(
-            fake_quota, fake_scheduler, *servers, gateway, http, base_url, folder, used_clock, http_server, beside
+            fake_quota,
+            fake_ledger,
+            fake_billing,
+            fake_scheduler,
+            *servers,
+            gateway,
+            http,
+            base_url,
+            folder,
+            used_clock,
+            http_server,
+            beside,
         )
         try:
             yield running

@@ -8,19 +8,20 @@ import contextlib
 import heapq
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2
+from headgate.quota.v1 import billing_pb2_grpc, ledger_pb2_grpc, quota_pb2_grpc
 from headgate.quota.v1 import quota_pb2 as pb
-from headgate.quota.v1 import quota_pb2_grpc
 from headgate.scheduler.v1 import scheduler_pb2 as sched
 from headgate.scheduler.v1 import scheduler_pb2_grpc
 from sqlalchemy import text
 
 from services import sql
+from services.pricing import PriceList, read_prices
 from services.quota.__main__ import MIGRATIONS, VERSION_TABLE, Service, build
 from services.quota.plans import Plans, read_plans
 from services.quota.settings import Settings
@@ -30,6 +31,7 @@ from services.rpc.status import Refusal, refusal_of
 from services.settings import config_dir
 
 SECRET = b"a secret of tests, 32 characters or more"
+STRIPE_SECRETS = ("whsec_of_tests", "whsec_of_tests_before")
 NOON_MS = 1_767_268_800_000
 """2026-01-01T12:00:00Z."""
 DEADLINE_S = 20.0
@@ -148,12 +150,15 @@ class Quota:
     """A running quota service and all that a test needs to look at it."""
 
     stub: quota_pb2_grpc.QuotaServiceStub
+    ledger: ledger_pb2_grpc.LedgerServiceStub
+    billing: billing_pb2_grpc.BillingServiceStub
     channel: grpc.aio.Channel
     service: Service
     scheduler: FakeScheduler
     clock: VirtualClock
     database: sql.Database
     plans: Plans
+    prices: PriceList
     address: str
 
     async def user(self, tier: str = "free", user_id: str = "") -> tuple[str, str]:
@@ -178,19 +183,27 @@ class Quota:
         answer = await self.stub.GetUsage(pb.GetUsageRequest(caller=pb.Caller(api_key=key)))
         return int(answer.usage.used)
 
+    async def limit(self, user_id: str, **own: int | None) -> pb.User:
+        """Gives a user terms of their own; None takes one back."""
+        change = pb.SetUserLimitsRequest(user_id=user_id, actor="admin:test", fields=own)
+        change.limits.CopyFrom(pb.UserLimits(**own))
+        return (await self.stub.SetUserLimits(change)).user
+
     async def rows(self, query: str, **values: Any) -> list[Any]:
         """What a query of the database itself gives."""
         return await self.database.read(lambda connection: list(connection.execute(text(query), values)))
 
     async def dump(self) -> dict[str, list[Any]]:
         """Everything the service keeps."""
-        tables = ("users", "keys", "reservations", "days", "charges", "outbox", "audit")
+        tables = ("users", "keys", "reservations", "days", "hours", "charges", "outbox", "audit")
+        tables += ("billing_events", "subscriptions", "customers")
         return {name: sorted(map(tuple, await self.rows(f"SELECT * FROM quota_{name}"))) for name in tables}
 
 
 @contextlib.asynccontextmanager
-async def running_quota(url: str) -> AsyncIterator[Quota]:
-    """Serves on a migrated database at `url`; the loops run only where a test runs them."""
+async def running_quota(url: str, plans: Plans | None = None, **variables: Any) -> AsyncIterator[Quota]:
+    """Serves on a migrated database at `url`, with the shipped plans if no others are given; the loops run only where
+    a test runs them. `variables` are settings."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-")))
         scheduler, scheduler_server = FakeScheduler(), grpc.aio.server()
@@ -200,17 +213,21 @@ async def running_quota(url: str) -> AsyncIterator[Quota]:
         stack.push_async_callback(scheduler_server.stop, 0)
         database = sql.connect(url)
         stack.push_async_callback(database.close)
-        plans = read_plans((config_dir() / "plans.yaml").read_text(), "plans.yaml")
-        settings = Settings(database_url=url, secret=SECRET, scheduler_address=f"unix:{folder}/s")
+        plans = plans or read_plans((config_dir() / "plans.yaml").read_text(), "plans.yaml")
+        values = {"stripe_secrets": STRIPE_SECRETS, **variables}
+        settings = Settings(database_url=url, secret=SECRET, scheduler_address=f"unix:{folder}/s", **values)
         clock = VirtualClock()
         to_scheduler = await stack.enter_async_context(open_channel(settings.scheduler_address, deadline_s=DEADLINE_S))
-        service = build(settings, plans, SqlStore(database), to_scheduler, clock)
+        prices = replace(read_prices(config_dir() / "prices.yaml"), in_force_from="2026-01-01")
+        service = build(settings, plans, prices, SqlStore(database), to_scheduler, clock)
         address = f"unix:{folder}/q"
         await service.server.start(address)
         stack.push_async_callback(service.server.drain, grace_s=0)
         channel = await stack.enter_async_context(open_channel(address, deadline_s=DEADLINE_S))
         stub = quota_pb2_grpc.QuotaServiceStub(channel)
-        yield Quota(stub, channel, service, scheduler, clock, database, plans, address)
+        ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
+        billing = billing_pb2_grpc.BillingServiceStub(channel)
+        yield Quota(stub, ledger, billing, channel, service, scheduler, clock, database, plans, prices, address)
 
 
 async def refused(call: Awaitable[Any]) -> Refusal:

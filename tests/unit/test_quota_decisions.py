@@ -62,7 +62,10 @@ def test_a_pending_one_settles_as_told(counted: bool, state: ReservationState) -
     end = replace(ROW, state=state, settle_time_ms=9)
     assert settled(row(PENDING), counted, 9) == end
     # Whatever the generation asked about: a request that ended has ended.
-    assert accounted(row(PENDING), Answer(1, Standing.ENDED, counted), 9) == end
+    told = accounted(row(PENDING), Answer(1, Standing.ENDED, counted), 9)
+    assert told == replace(end, live=True), "its settlement, which says what it used, is yet to come"
+    assert settled(told, not counted, 99) == end, "the first word on its end holds"
+    assert settled(end, counted, 99) == end
 
 
 @pytest.mark.parametrize("asked", [1, 2, 4])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.quota.plans import PlanError, read_plans
+from services.config import ConfigError
+from services.quota.plans import read_plans
 from services.settings import config_dir
 
 GOOD = """\
@@ -26,6 +27,10 @@ tiers:
     price: custom
     models: [claude-opus-4, claude-haiku-4]
     upgrade_url: https://example.org/pro
+    requests_per_minute: 30
+    tokens_per_day: 1000000000000000
+    spend_nano_usd_per_month: 1
+    spend_nano_usd_per_day: 1000000000000000000
 """
 
 
@@ -46,7 +51,11 @@ def test_a_good_file_is_read_whole() -> None:
     assert (free.price_nano_usd_per_month, free.models, free.all_models, free.upgrade_url) == (0, (), False, "")
     assert (pro.price_nano_usd_per_month, pro.price, pro.upgrade_url) == (None, "custom", "https://example.org/pro")
     assert pro.models == ("claude-opus-4", "claude-haiku-4")
-    assert (plans.above("free"), plans.above("pro")) == (pro, None)
+    assert (plans.above("free"), plans.above("pro")) == ((pro,), ())
+    assert (pro.requests_per_minute, pro.tokens_per_day) == (30, 10**15)
+    assert (pro.spend_nano_usd_per_month, pro.spend_nano_usd_per_day) == (1, 10**18)
+    assert (free.requests_per_minute, free.tokens_per_day) == (None, None)
+    assert (free.spend_nano_usd_per_month, free.spend_nano_usd_per_day) == (None, None)
     assert "pro" in plans
     assert "gold" not in plans
 
@@ -71,6 +80,14 @@ def test_a_good_file_is_read_whole() -> None:
         ("name: pro", "name: Pro!", "line 11, tier Pro!: name must be a lower-case word"),
         ("title: Pro", "title: ''", "line 12, tier pro: title must be text"),
         ("nano_usd_per_month: 0", "nano_usd_per_month: $0", "line 8, tier free: price_nano_usd_per_month must be"),
+        ("per_minute: 30", "per_minute: 0", "line 19, tier pro: requests_per_minute must be a whole number from 1 to"),
+        ("per_minute: 30", "per_minute: 1000001", "line 19, tier pro: requests_per_minute must be"),
+        ("tokens_per_day: 10", "tokens_per_day: 20", "line 20, tier pro: tokens_per_day must be"),
+        ("tokens_per_day: 10", "tokens_per_day: -10", "line 20, tier pro: tokens_per_day must be"),
+        ("per_month: 1\n", "per_month: 0\n", "line 21, tier pro: spend_nano_usd_per_month must be"),
+        ("per_month: 1\n", "per_month: $10\n", "line 21, tier pro: spend_nano_usd_per_month must be"),
+        ("usd_per_day: 1", "usd_per_day: 2", "line 22, tier pro: spend_nano_usd_per_day must be"),
+        ("usd_per_day: 1", "usd_per_week: 1", "line 22, tier pro: spend_nano_usd_per_week is not a field"),
         ("models: default", "models: some", "line 10, tier free: models must be 'default', 'all' or a list"),
         ("models: default", "models: []", "line 10, tier free: models must be"),
         ("default_tier: free", "default_tier: gold", "line 1: default_tier 'gold' is not one of the tiers"),
@@ -84,7 +101,7 @@ def test_a_good_file_is_read_whole() -> None:
 def test_a_wrong_file_is_refused_by_line_and_tier(old: str, new: str, error: str) -> None:
     wrong = GOOD.replace(old, new, 1)
     assert wrong != GOOD
-    with pytest.raises(PlanError) as raised:
+    with pytest.raises(ConfigError) as raised:
         read_plans(wrong, "plans.yaml")
     assert str(raised.value).startswith("plans.yaml line ")
     assert error in str(raised.value)
@@ -92,5 +109,5 @@ def test_a_wrong_file_is_refused_by_line_and_tier(old: str, new: str, error: str
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "- a list\n", "tiers: []\ndefault_tier: free\n", "a word\n"])
 def test_a_file_without_tiers_is_refused(text: str) -> None:
-    with pytest.raises(PlanError, match=r"plans\.yaml"):
+    with pytest.raises(ConfigError, match=r"plans\.yaml"):
         read_plans(text, "plans.yaml")

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
+from headgate.quota.v1 import ledger_pb2 as ledger
 from headgate.quota.v1 import quota_pb2 as quota
 from headgate.scheduler.v1 import scheduler_pb2 as sched
 
@@ -187,6 +188,8 @@ USAGE = [
     ["generate", "a", "--max-wait", "soon"],
     ["users"],
     ["users", "tier", "u1"],
+    ["users", "limits", "u1", "--requests-per-day", "many"],
+    ["users", "limits", "u1", "--requests-per-day", "-1"],
     ["keys", "revoke"],
     ["sing"],
 ]
@@ -207,7 +210,9 @@ async def test_a_missing_key_is_status_2(
         monkeypatch.delenv(name)
     monkeypatch.setenv("HEADGATE_DATA_DIR", str(tmp_path))
     assert [await run("status", ID), await run("users", "show", "u1")] == [2, 2]
+    assert await run("users", "limits", "u1") == 2
     told = capsys.readouterr().err
+    assert "name a limit" in told
     assert "HEADGATE_API_KEY" in told
     assert "HEADGATE_ADMIN_KEY" in told
     (tmp_path / "admin.key").write_text(ADMIN_KEY + "\n")
@@ -242,6 +247,12 @@ ADMINISTRATION = [
     (["users", "add", "ann", "--tier", "pro"], "ann (pro)\nKey k9, shown only now: hg_new\n", "apiKey"),
     (["users", "add"], "u9 (free)\nKey k9, shown only now: hg_new\n", "apiKey"),
     (["users", "tier", "ann", "pro"], "ann: free → pro\n", "previousTier"),
+    (
+        ["users", "limits", "ann", "--requests-per-day", "50", "--price-nano-usd", "0", "--outstanding", "none"],
+        "ann: requests a UTC day: 50; price of a month in nano-dollars: 0\n",
+        "limits",
+    ),
+    (["users", "limits", "ann", "--outstanding", "none"], "ann: the terms of the tier\n", "limits"),
     (["users", "show", "ann"], "ann: free, active, 3 of 10 today\n", "used"),
     (["keys", "list", "ann"], "k1  issued 2026-01-01T12:00:00Z  valid\n", "keyId"),
     (["keys", "add", "ann"], "Key k2, shown only now: hg_new\n", "apiKey"),
@@ -337,3 +348,17 @@ def test_what_cannot_be_drawn_is_left_to_its_source_and_nothing_steers_the_termi
     assert ascii_drawing("sankey-beta\na,b,3") is None
     assert ascii_drawing("nonsense") is None
     assert visible("a\x1b[2Jb\rc\n\td\x9b") == "a[2Jbc\n\td"
+
+
+async def test_the_audit_goes_from_page_to_page(gateway: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = ledger.AuditEntry(time=NOW, actor="stripe", action="user.tier", subject="u1", old="free", new="[b]pro")
+    gateway.ledger.audit = ledger.ListAuditResponse(entries=[entry], next_page_token="7")
+    assert await run("audit", "u1", "--limit", "2") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["2026-01-01T12:00:00Z", "stripe", "user.tier", "u1", "free", "[b]pro"]
+    ] * 2
+    asked = gateway.ledger.named("ListAudit")
+    assert [(one.page_size, one.page_token, one.subject) for one in asked] == [(2, "", "u1"), (1, "7", "u1")]
+    assert await run("audit", "--limit", "1", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["new"] == "[b]pro"

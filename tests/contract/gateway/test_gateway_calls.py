@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from headgate.quota.v1 import quota_pb2 as quota
 from headgate.scheduler.v1 import scheduler_pb2 as sched
 
@@ -71,6 +73,11 @@ async def test_submit_carries_the_reservation_the_tier_and_the_work(gateway: Run
     assert (sent.work.prompt, sent.work.diagram_type) == ("ein Häuschen 🏠", "c4")
     assert (sent.work.model, sent.work.max_tokens) == ("claude-x", 100)
     assert (sent.tier.name, sent.tier.version, sent.tier.share, sent.tier.outstanding) == ("free", 3, 1, 10)
+    assert not sent.tier.HasField("user_spend_nano_usd_per_day")
+    gateway.quota.users[KEY].limits.spend_nano_usd_per_day = 5
+    await send(gateway)
+    spend = gateway.scheduler.named("Submit")[-1].tier
+    assert (spend.user_spend_nano_usd_per_day, spend.HasField("tier_spend_nano_usd_per_day")) == (5, False)
 
 
 async def test_defaults_are_the_contracts(gateway: Running) -> None:
@@ -114,12 +121,24 @@ LIMIT = quota.LimitExceeded(usage=quota.DayUsage(used=10, limit=10, reset_time=N
 SHOP = quota.Tier(name="basic", requests_per_day=100, price="$15/month", upgrade_url="https://shop.example/basic")
 SOLD = quota.LimitExceeded(usage=quota.DayUsage(used=10, limit=10, reset_time=NOW), tier=FREE, next_tier=SHOP)
 TOP = quota.LimitExceeded(usage=quota.DayUsage(used=10, limit=10, reset_time=NOW), tier=FREE)
+
+
+def other_limit(limit: quota.Limit, used: int, most: int, reset_s: int, next_tier: quota.Tier | None) -> Exception:
+    later = Timestamp(seconds=int(time.time()) + reset_s)
+    usage = quota.DayUsage(used=3, limit=10, reset_time=NOW)
+    detail = quota.LimitExceeded(
+        usage=usage, tier=FREE, next_tier=next_tier, limit=limit, used=used, most=most, reset_time=later
+    )
+    return quota_refusal("USER_LIMIT_EXCEEDED", CODE.RESOURCE_EXHAUSTED, details=(detail,))
+
+
 LIMIT_BODY = {
     "resetTime": "2026-01-01T12:00:00Z",
     "currentTier": "free",
     "currentUsage": "10/10 requests",
     "used": 10,
     "limit": 10,
+    "limitKind": "requestsPerDay",
     "message": "Daily limit of 10 requests reached",
 }
 UPSELL = {"nextTier": "basic", "nextTierLimit": "100 requests/day", "price": "$15/month"}
@@ -164,6 +183,54 @@ async def test_a_refused_reserve_submits_nothing(
         assert not UPSELL.keys() & answer.json().keys()
     # Without an address there is no link: an empty one would lead back to the page it is on.
     assert answer.json().get("upgradeUrl") == body.get("upgradeUrl")
+
+
+MORE = quota.Tier(
+    name="basic", price="$15/month", requests_per_minute=120, tokens_per_day=1_000_000, spend_nano_usd_per_month=10**10
+)
+PLAIN = quota.Tier(name="basic", price="$15/month")
+OTHER_LIMITS = [
+    (
+        (quota.LIMIT_REQUESTS_PER_MINUTE, 60, 60, 30),
+        ("requestsPerMinute", "Limit of 60 requests a minute reached", "60/60 requests this minute"),
+        ("120 requests/minute", "unlimited requests/minute"),
+    ),
+    (
+        (quota.LIMIT_TOKENS_PER_DAY, 31_200, 30_000, 9_000),
+        ("tokensPerDay", "Daily limit of 30,000 tokens reached", "31,200/30,000 tokens today"),
+        ("1,000,000 tokens/day", "unlimited tokens/day"),
+    ),
+    (
+        (quota.LIMIT_SPEND_PER_MONTH, 1_234_500_000_001, 5_250_000_000, 90_000),
+        ("spendNanoUsdPerMonth", "Monthly limit of $5.25 reached", "$1,234.500000001/$5.25 this month"),
+        ("$10.00 use/month", "unlimited use/month"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("detail", "words", "gives"), OTHER_LIMITS)
+async def test_each_limit_is_told_in_its_own_words(
+    gateway: Running, detail: tuple[Any, int, int, int], words: tuple[str, str, str], gives: tuple[str, str]
+) -> None:
+    limit, used, most, reset_s = detail
+    for following, given in zip((MORE, PLAIN, None), (*gives, None), strict=True):
+        gateway.quota.refusals["Reserve"] = other_limit(limit, used, most, reset_s, following)
+        answer = await send(gateway)
+        kind, message, usage = words
+        body = {"limitKind": kind, "message": message, "currentUsage": usage, "used": used, "limit": most}
+        check_error(answer, 429, "USER_LIMIT_EXCEEDED", body, {"ratelimit-policy": '"daily";q=10;w=86400'})
+        told = answer.json()
+        assert told.get("nextTierLimit") == given
+        assert abs(parsed_s(told["resetTime"]) - time.time() - reset_s) < 5
+        # Only a minute is worth waiting for.
+        wait_s = int(answer.headers.get("retry-after", "0"))
+        assert (25 < wait_s <= 30) if limit == quota.LIMIT_REQUESTS_PER_MINUTE else wait_s == 0
+
+
+def parsed_s(moment: str) -> int:
+    read = Timestamp()
+    read.FromJsonString(moment)
+    return int(read.seconds)
 
 
 def check_error(answer: Any, status: int, code: str, body: dict[str, Any], headers: dict[str, str]) -> None:
@@ -416,6 +483,7 @@ async def test_the_caller_and_the_tiers(gateway: Running) -> None:
         ("basic", 100, "$15/month"),
     ]
     assert (tiers[0]["priceNanoUsd"], "priceNanoUsd" in tiers[1]) == (0, False)
+    assert (tiers[1]["tokensPerDay"], "tokensPerDay" in tiers[0]) == (9, False)
 
 
 @pytest.mark.parametrize("headers", [{}, USER])
@@ -446,6 +514,12 @@ async def test_users_and_keys_are_administered(gateway: Running) -> None:
     assert (shown["userId"], shown["used"], shown["limit"]) == ("ann", 3, 10)
     moved = await http.put("/api/admin/users/ann/tier", headers=ADMIN, content=b'{"tier": "pro"}')
     assert (moved.json()["tier"], moved.json()["previousTier"]) == ("pro", "free")
+    content = b'{"requestsPerDay": 50, "priceNanoUsd": 79000000000, "outstanding": null}'
+    limited = await http.put("/api/admin/users/ann/limits", headers=ADMIN, content=content)
+    assert limited.json()["limits"] == {"requestsPerDay": 50, "priceNanoUsd": 79_000_000_000}
+    assert (limited.json()["userId"], shown["limits"]) == ("ann", {})
+    (change,) = gateway.quota.named("SetUserLimits")
+    assert sorted(change.fields) == ["outstanding", "price_nano_usd_per_month", "requests_per_day"]
     stopped = await http.put("/api/admin/users/ann/status", headers=ADMIN, content=b'{"status": "suspended"}')
     assert stopped.json()["status"] == "suspended"
     keys = (await http.get("/api/admin/users/ann/keys", headers=ADMIN)).json()

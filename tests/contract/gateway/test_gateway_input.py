@@ -22,12 +22,24 @@ CHANGING = (
     "Cancel",
     "CreateUser",
     "SetUserTier",
+    "SetUserLimits",
     "SetUserStatus",
     "CreateKey",
     "RevokeKey",
 )
 GENERATE = "/api/diagram/generate"
 GOOD = {"prompt": "a"}
+
+
+OWN_MOST = {
+    "requestsPerDay": 10**9,
+    "outstanding": 10**6,
+    "priceNanoUsd": 10**18,
+    "requestsPerMinute": 10**6,
+    "tokensPerDay": 10**15,
+    "spendNanoUsdPerMonth": 10**18,
+    "spendNanoUsdPerDay": 10**18,
+}
 
 
 def with_options(**options: Any) -> dict[str, Any]:
@@ -102,6 +114,16 @@ BAD_FIELDS: list[tuple[str, str, dict[str, str], Any, list[str]]] = [
         for bad in ({}, {"tier": None}, {"tier": 1}, {"tier": ""}, {"tier": "free\n"})
     ),
     *(
+        ("PUT", "/api/admin/users/u1/limits", ADMIN, {name: bad}, [name])
+        for name, most in OWN_MOST.items()
+        for bad in (-1, most + 1, 1.5, "1", True, [1], {}, 10**30)
+    ),
+    ("PUT", "/api/admin/users/u1/limits", ADMIN, {"requestsPerMinute": 0}, ["requestsPerMinute"]),
+    ("PUT", "/api/admin/users/u1/limits", ADMIN, {}, [""]),
+    ("PUT", "/api/admin/users/u1/limits", ADMIN, [1], [""]),
+    ("PUT", "/api/admin/users/u1/limits", ADMIN, {"outstanding": 5, "requests_per_day": 1}, ["requests_per_day"]),
+    ("PUT", "/api/admin/users/u1/limits", ADMIN, {"limit": 5, "outstanding": -1}, ["limit", "outstanding"]),
+    *(
         ("PUT", "/api/admin/users/u1/status", ADMIN, bad, ["status"])
         for bad in ({}, {"status": 1}, {"status": "asleep"}, {"status": "active\n"})
     ),
@@ -142,6 +164,7 @@ BODIES = [
     ("POST", "/api/admin/users", ADMIN),
     ("PUT", "/api/admin/users/u1/tier", ADMIN),
     ("PUT", "/api/admin/users/u1/status", ADMIN),
+    ("PUT", "/api/admin/users/u1/limits", ADMIN),
 ]
 
 
@@ -227,6 +250,7 @@ NEEDS_ADMIN = [
     ("GET", "/api/admin/users/u1"),
     ("PUT", "/api/admin/users/u1/tier"),
     ("PUT", "/api/admin/users/u1/status"),
+    ("PUT", "/api/admin/users/u1/limits"),
     ("GET", "/api/admin/users/u1/keys"),
     ("POST", "/api/admin/users/u1/keys"),
     ("DELETE", "/api/admin/keys/key_00000000001"),

@@ -146,6 +146,7 @@ async def test_at_most_100_keys_are_listed(quota: Quota) -> None:
         lambda stub: stub.GetUser(pb.GetUserRequest(user_id="nobody")),
         lambda stub: stub.SetUserTier(pb.SetUserTierRequest(user_id="nobody", tier="pro", actor=ACTOR)),
         lambda stub: stub.SetUserStatus(pb.SetUserStatusRequest(user_id="nobody", status=1, actor=ACTOR)),
+        lambda stub: stub.SetUserLimits(pb.SetUserLimitsRequest(user_id="nobody", limits={}, actor=ACTOR)),
         lambda stub: stub.ListKeys(pb.ListKeysRequest(user_id="nobody")),
         lambda stub: stub.CreateKey(pb.CreateKeyRequest(user_id="nobody", actor=ACTOR)),
         lambda stub: stub.RevokeKey(pb.RevokeKeyRequest(key_id="key_00000000000", actor=ACTOR)),

@@ -34,6 +34,10 @@ def charged(**fields: object) -> pb.SettleRequest:
     return settle(charges=[pb.Charge(**good), pb.Charge(**{**good, **fields})])
 
 
+def limits(**fields: object) -> pb.SetUserLimitsRequest:
+    return pb.SetUserLimitsRequest(**{"user_id": "ann", "limits": {}, "actor": "a", **fields})
+
+
 def callers(make: Callable[[pb.Caller], Message]) -> list[tuple[Message, str]]:
     """Every way to name no caller, in a call that takes one."""
     cases: list[tuple[Message, str]] = [(make(caller()), "caller"), (make(caller(create_if_missing=True)), "caller")]
@@ -42,6 +46,15 @@ def callers(make: Callable[[pb.Caller], Message]) -> list[tuple[Message, str]]:
     return cases
 
 
+ABSURD = {
+    "requests_per_day": 10**9 + 1,
+    "outstanding": 10**6 + 1,
+    "price_nano_usd_per_month": 10**18 + 1,
+    "requests_per_minute": 10**6 + 1,
+    "tokens_per_day": 10**15 + 1,
+    "spend_nano_usd_per_month": 10**18 + 1,
+    "spend_nano_usd_per_day": 10**18 + 1,
+}
 CASES: list[tuple[str, Message, str]] = [
     *[("Authenticate", *case) for case in callers(lambda who: pb.AuthenticateRequest(caller=who))],
     ("Authenticate", pb.AuthenticateRequest(), "caller"),
@@ -73,6 +86,19 @@ CASES: list[tuple[str, Message, str]] = [
         for field in pb.Charge.DESCRIPTOR.fields
         if field.name.endswith(("_tokens", "_usd"))
     ],
+    *[
+        ("Settle", charged(**{field.name: 10**15 + 1}), f"settlements[1].charges[1].{field.name}")
+        for field in pb.Charge.DESCRIPTOR.fields
+        if field.name.endswith(("_tokens", "_usd"))
+    ],
+    *[
+        ("Settle", settle(day=day), "settlements[1].day")
+        for day in ("2026", "2026-13-01", "2026-02-30", "20260101", "1969-12-31", "2026-01-01\n", "٢026-01-01")
+    ],
+    *[("Settle", settle(tier=text), "settlements[1].tier") for text in ("x" * 65, "a\x00")],
+    *[("Settle", settle(kind=text), "settlements[1].kind") for text in ("x" * 65, "a\x00")],
+    *[("Settle", settle(model=text), "settlements[1].model") for text in ("x" * 201, "a\x00")],
+    *[("Settle", settle(saved_nano_usd=n), "settlements[1].saved_nano_usd") for n in (-1, 10**15 + 1)],
     ("Settle", charged(end_time=None), "settlements[1].charges[1].end_time"),
     *[
         ("Settle", charged(end_time=Timestamp(seconds=seconds, nanos=nanos)), "settlements[1].charges[1].end_time")
@@ -92,6 +118,21 @@ CASES: list[tuple[str, Message, str]] = [
     *[("SetUserStatus", pb.SetUserStatusRequest(user_id=u, status=1, actor="a"), "user_id") for u in BAD_USERS],
     *[("SetUserStatus", pb.SetUserStatusRequest(user_id="ann", status=s, actor="a"), "status") for s in (0, 9)],
     *[("SetUserStatus", pb.SetUserStatusRequest(user_id="ann", status=2, actor=a), "actor") for a in BAD_ACTORS],
+    *[("SetUserLimits", limits(user_id=user), "user_id") for user in BAD_USERS],
+    *[("SetUserLimits", limits(actor=actor), "actor") for actor in BAD_ACTORS],
+    ("SetUserLimits", pb.SetUserLimitsRequest(user_id="ann", actor="a"), "limits"),
+    *[
+        ("SetUserLimits", limits(limits={name: bad}), f"limits.{name}")
+        for name, absurd in ABSURD.items()
+        for bad in (-1, absurd)
+    ],
+    ("SetUserLimits", limits(limits={"requests_per_minute": 0}), "limits.requests_per_minute"),
+    # What is not to be changed is checked all the same: nobody sends it for nothing.
+    ("SetUserLimits", limits(limits={"outstanding": -1}, fields=["tokens_per_day"]), "limits.outstanding"),
+    *[
+        ("SetUserLimits", limits(fields=["outstanding", bad]), "fields[1]")
+        for bad in ("", "tier", "own_outstanding", "Outstanding", "outstanding ")
+    ],
     *[("ListKeys", pb.ListKeysRequest(user_id=user), "user_id") for user in BAD_USERS],
     *[("CreateKey", pb.CreateKeyRequest(user_id=user, actor="a"), "user_id") for user in BAD_USERS],
     *[("CreateKey", pb.CreateKeyRequest(user_id="ann", actor=actor), "actor") for actor in BAD_ACTORS],
@@ -119,6 +160,8 @@ async def test_bad_input_is_refused_by_field_and_changes_nothing(quota: Quota) -
 
 CANNOT_BE_WRONG = {
     "Caller.create_if_missing",
+    "Settlement.cached",
+    "Settlement.completed",
     "Settlement.counted",
     "Settlement.final",
     "Charge.estimated",

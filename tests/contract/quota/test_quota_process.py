@@ -105,7 +105,7 @@ def _list_tiers_by_reflection(address: str) -> list[str]:
         database = ProtoReflectionDescriptorDatabase(channel)
         assert {SERVICE, "grpc.health.v1.Health"} <= set(database.get_services())
         service = descriptor_pool.DescriptorPool(database).FindServiceByName(SERVICE)
-        assert len(service.methods) == 13
+        assert len(service.methods) == 14
         method = service.methods_by_name["ListTiers"]
         request = message_factory.GetMessageClass(method.input_type)()
         call = channel.unary_unary(

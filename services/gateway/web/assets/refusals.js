@@ -5,13 +5,14 @@ import { clock, count, duration, inWords } from "./format.js";
 const KEPT = "Your words are kept.";
 
 function limitCard(error, nowMs) {
-  const { limit, used, resetTime, currentTier, nextTier, nextTierLimit, price, upgradeUrl } = error.body;
+  const { limit, limitKind, used, resetTime, currentTier, nextTier, nextTierLimit, price, upgradeUrl } = error.body;
   const total = limit ?? 0;
+  const daily = !limitKind || limitKind === "requestsPerDay";
   const at = resetTime ? clock(resetTime) : null;
   return {
     kind: "limit",
-    title: `${count(used ?? total)} of ${count(total)} today.`,
-    text: at ? `Your next ${inWords(total)} come at ${at}.` : "",
+    title: daily ? `${count(used ?? total)} of ${count(total)} today.` : `${error.body.message}.`,
+    text: !daily ? (error.body.currentUsage ?? "") : at ? `Your next ${inWords(total)} come at ${at}.` : "",
     at: resetTime ?? null,
     wait: resetTime ? `in ${duration(Date.parse(resetTime) - nowMs)}` : "",
     kept: `${KEPT} This try does not count.`,
