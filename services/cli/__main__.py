@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from rich.markup import escape
 
+from services.cli import capacity
 from services.cli.client import Client, CliError
 from services.cli.screen import Progress, Screen, complain, place
 
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     revoke = keys.add_parser("revoke", parents=[admin], help="revoke a key, at once and for good")
     revoke.add_argument("key_id", metavar="keyId")
     revoke.set_defaults(run=_keys_revoke)
+    capacity.add_commands(commands, admin, _admin_client, _tell)
     commands.add_parser("up", help="run all of Headgate on this machine", add_help=False)
     return parser
 

@@ -17,6 +17,7 @@ from services.gateway import pages
 from services.gateway.account import Account
 from services.gateway.admin import Admin
 from services.gateway.callers import Callers
+from services.gateway.capacity import Capacity
 from services.gateway.cors import Cors
 from services.gateway.diagrams import Diagrams
 from services.gateway.edge import Edge, Handler, Resource, json_response, nowhere
@@ -65,6 +66,7 @@ class Gateway:
         resources = {
             **_user_calls(diagrams, self.events, Account(quota, callers, diagrams.outstanding)),
             **_admin_calls(Admin(quota, callers)),
+            **_capacity_calls(Capacity(scheduler, callers)),
             "/healthz": Resource(GET=self.health.alive),
             "/readyz": Resource(GET=self.health.ready),
             **{address: Resource(GET=page) for address, page in pages.load(web).items()},
@@ -104,6 +106,17 @@ def _admin_calls(admin: Admin) -> dict[str, Resource]:
         "/api/admin/users/{id}/tier": Resource(PUT=admin.set_tier),
         "/api/admin/users/{id}/keys": Resource(GET=admin.keys, POST=admin.create_key),
         "/api/admin/keys/{id}": Resource(DELETE=admin.revoke_key),
+    }
+
+
+def _capacity_calls(capacity: Capacity) -> dict[str, Resource]:
+    return {
+        "/api/admin/capacity": Resource(GET=capacity.capacity),
+        "/api/admin/provider-plan": Resource(GET=capacity.provider_plan, PUT=capacity.set_provider_plan),
+        "/api/admin/queue": Resource(GET=capacity.queue),
+        "/api/admin/pools/{pool}/pause": Resource(POST=capacity.pause),
+        "/api/admin/pools/{pool}/resume": Resource(POST=capacity.resume),
+        "/api/admin/alerts": Resource(GET=capacity.alerts),
     }
 
 

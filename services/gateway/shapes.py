@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
-from msgspec import UNSET, Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from services.gateway.errors import Problem, invalid, not_json
 
@@ -47,6 +47,14 @@ TierName = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,64}\Z", description="the 
 Status = Annotated[str, Meta(pattern=r"^(active|suspended)\Z", description="active or suspended")]
 
 
+PlanName = Annotated[str, Meta(pattern=r"^[^\x00-\x20\x7f]{1,64}\Z", description="the name of a provider plan")]
+PoolName = Annotated[str, Meta(pattern=r"^[^\x00-\x20\x7f]{1,64}\Z", description="the name of a pool")]
+LimitChange = Annotated[
+    int | UnsetType | None,
+    Meta(ge=1, le=10_000_000_000, description="a whole number from 1 to 10000000000, or null to take it back"),
+]
+
+
 class Options(Struct, rename="camel"):
     """How to draw."""
 
@@ -77,6 +85,19 @@ class TierChange(Struct):
     """The tier to hold."""
 
     tier: TierName
+
+
+class ProviderPlanChange(Struct, rename="camel"):
+    """The provider plan to switch to, or single limits."""
+
+    plan: PlanName = ""
+    pool: PoolName = ""
+    requests_per_minute: LimitChange = UNSET
+    tokens_per_minute: LimitChange = UNSET
+    input_tokens_per_minute: LimitChange = UNSET
+    output_tokens_per_minute: LimitChange = UNSET
+    requests_per_day: LimitChange = UNSET
+    concurrency: LimitChange = UNSET
 
 
 class StatusChange(Struct):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, case, delete, func, select
+from sqlalchemy import Connection, Integer, case, delete, func, literal_column, select
 
 from services import telemetry
 from services.clock import DAY_MS, Clock
@@ -204,10 +204,12 @@ def _keep(connection: Connection, rows: Sequence[dict[str, Any]], oldest_hour: i
 def _history(connection: Connection, now_ms: int) -> History:
     c, hour, today = capacity.c, now_ms // HOUR_MS, now_ms // DAY_MS
     last_day = select(c.pool, c.dimension, func.max(c.peak), func.sum(c.refusals)).where(c.hour > hour - 24)
-    by_day = select(c.pool, c.dimension, c.hour // 24, func.max(c.peak))
+    # Spelled out, not bound: PostgreSQL takes two parameters for two different divisors.
+    day_of = c.hour // literal_column("24", Integer)
+    by_day = select(c.pool, c.dimension, day_of, func.max(c.peak))
     by_day = by_day.where(c.hour >= (today - DAYS) * 24, c.hour < today * 24)
     days: dict[Key, list[tuple[int, int]]] = {}
-    for pool, name, day, peak in connection.execute(by_day.group_by(c.pool, c.dimension, c.hour // 24)):
+    for pool, name, day, peak in connection.execute(by_day.group_by(c.pool, c.dimension, day_of)):
         days.setdefault((pool, name), []).append((day, peak))
     found = connection.execute(last_day.group_by(c.pool, c.dimension))
     return History({(pool, name): (peak, int(refusals)) for pool, name, peak, refusals in found}, days)

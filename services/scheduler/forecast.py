@@ -58,7 +58,8 @@ def exhausted_ms(peaks: Iterable[tuple[int, int]], limit: int, now_ms: int) -> i
     known = [(day, peak) for day, peak in peaks if today - DAYS <= day < today]
     if len(known) < LEAST_DAYS:
         return None
-    mean_day, mean_peak = (sum(column) / len(known) for column in zip(*known, strict=True))
+    mean_day = sum(day for day, _ in known) / len(known)
+    mean_peak = sum(peak for _, peak in known) / len(known)
     spread = sum((day - mean_day) ** 2 for day, _ in known)
     growth = sum((day - mean_day) * (peak - mean_peak) for day, peak in known) / spread
     if growth <= 0:

@@ -160,8 +160,8 @@ class ProviderPlan:
         listed = json.dumps([[*key, limit] for key, limit in overrides.items()])
         new = {"version": version, "plan": plan, "overrides": listed, "actor": after.actor, "changed_ms": entry.time_ms}
         connection.execute(update(provider_table).values(new))
-        words = {"old": before.words(), "new": after.words()}
-        audit.note(connection, replace(entry, action="provider.plan", subject="provider", **words))
+        entry = replace(entry, old=before.words(), new=after.words())
+        audit.note(connection, replace(entry, action="provider.plan", subject="provider"))
         return after, before
 
     async def stop(self, line: ValkeyLine, pool: str, actor: str, *, resume: bool = False) -> None:

@@ -67,13 +67,15 @@ class Window:
         if self._seen and (view.now_ms < self._seen[-1][0] or any(sent[n] < self._seen[-1][1][n] for n in sent)):
             # A clock that was set back, or an order that was made anew.
             self._seen.clear()
-            self.full = False
         self._seen.append((view.now_ms, sent, view.running))
         while len(self._seen) > 1 and self._seen[1][0] <= view.now_ms - WINDOW_MS:
             self._seen.popleft()
-            self.full = True
-        before = self._seen[0][1]
-        self.used = {name: round(sent[name] - before[name]) for name in sent}
+        at_ms, before, _ = self._seen[0]
+        seen_ms = view.now_ms - at_ms
+        self.full = seen_ms >= WINDOW_MS
+        # Of a longer time, as after an outage, its average minute.
+        part = WINDOW_MS / seen_ms if self.full else 1
+        self.used = {name: round((sent[name] - before[name]) * part) for name in sent}
         self.used |= {"requests_day": _number(view.bucket.get("today")), "concurrency": view.running}
         running = [one for _, _, one in self._seen]
         self.lasting = {**self.used, "concurrency": sum(running) / len(running)}
