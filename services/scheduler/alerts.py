@@ -54,8 +54,9 @@ class Alerts:
         statement = upsert(self._database.engine.dialect.name, alerts).values(row)
         statement = statement.on_conflict_do_update(
             index_elements=["subject"], set_=row, where=alerts.c.ended_ms.is_not(None)
-        )
-        if await self._database.write(lambda connection: connection.execute(statement).rowcount):
+        ).returning(alerts.c.subject)
+        # Not the count of rows: on PostgreSQL that of an INSERT which does nothing is not 0.
+        if await self._database.write(lambda connection: connection.execute(statement).first()):
             log.warning("ALERT %s: %s", subject, message)
             self._counter.add(1, {"headgate.alert": subject.split("/")[0]})
             if self._on_raised:

@@ -219,16 +219,16 @@ class ProviderPlan:
 
 def _stop(connection: Connection, pool: str, entry: audit.Entry, resume: bool) -> bool:
     if resume:
-        changed = connection.execute(delete(stopped_table).where(stopped_table.c.pool == pool)).rowcount
+        changed = connection.execute(delete(stopped_table).where(stopped_table.c.pool == pool)).rowcount == 1
     else:
         row = {"pool": pool, "actor": entry.actor, "changed_ms": entry.time_ms}
-        statement = upsert(connection.dialect.name, stopped_table).on_conflict_do_nothing()
-        changed = connection.execute(statement, row).rowcount
+        statement = upsert(connection.dialect.name, stopped_table).values(row).on_conflict_do_nothing()
+        changed = connection.execute(statement.returning(stopped_table.c.pool)).first() is not None
     if changed:
         old, new = ("stopped", "flows") if resume else ("flows", "stopped")
         action = "pool.resume" if resume else "pool.pause"
         audit.note(connection, replace(entry, action=action, subject=pool, old=old, new=new))
-    return bool(changed)
+    return changed
 
 
 def _invalid(field: str, message: str) -> Refused:

@@ -211,9 +211,11 @@ async def test_a_lower_limit_leaves_what_is_in_flight(scheduler: Scheduler) -> N
         assert (ended.state, ended.attempts) == (pb.STATE_COMPLETED, 1)
 
 
-async def test_a_stopped_pool_stands_still_until_it_is_resumed(tmp_path: Path, own_valkey: ValkeyServer) -> None:
+async def test_a_stopped_pool_stands_still_until_it_is_resumed(
+    database_url: str, tmp_path: Path, own_valkey: ValkeyServer
+) -> None:
     async with (
-        running_scheduler(sqlite_url(tmp_path), own_valkey.url) as one,
+        running_scheduler(database_url, own_valkey.url) as one,
         replica(one, tmp_path, "two") as two,
     ):
         for _ in range(2):
@@ -239,9 +241,11 @@ async def test_a_stopped_pool_stands_still_until_it_is_resumed(tmp_path: Path, o
         ended, _ = await one.end(request_id)
         assert ended.state == pb.STATE_COMPLETED
         assert await paused(one) == pb.PAUSE_REASON_UNSPECIFIED
-        assert await one.ledger.told(2) == [
+        await one.stub.PausePool(pb.PausePoolRequest(pool="opus", actor="admin:3"))
+        assert await one.ledger.told(3) == [
             ("pool.pause", "admin:1", POOL, "flows", "stopped"),
             ("pool.resume", "admin:2", POOL, "stopped", "flows"),
+            ("pool.pause", "admin:3", "opus", "flows", "stopped"),
         ]
 
 
