@@ -50,8 +50,8 @@ Status = Annotated[str, Meta(pattern=r"^(active|suspended)\Z", description="acti
 PlanName = Annotated[str, Meta(pattern=r"^[^\x00-\x20\x7f]{1,64}\Z", description="the name of a provider plan")]
 PoolName = Annotated[str, Meta(pattern=r"^[^\x00-\x20\x7f]{1,64}\Z", description="the name of a pool")]
 LimitChange = Annotated[
-    int | UnsetType | None,
-    Meta(ge=1, le=10_000_000_000, description="a whole number from 1 to 10000000000, or null to take it back"),
+    Annotated[int, Meta(ge=1, le=10_000_000_000)] | UnsetType | None,
+    Meta(description="a whole number from 1 to 10000000000, or null to take it back"),
 ]
 
 
