@@ -78,7 +78,6 @@ class SchedulerServicer(OperatorCalls):
         self._requests = requests
         self._line = line
         self._watches = watches
-        self._pools = list(plan.provider.pools)
         self._clock = clock
         self._on_settlement = on_settlement
 
@@ -216,7 +215,7 @@ class SchedulerServicer(OperatorCalls):
     async def GetQueue(self, request: pb.GetQueueRequest, context: Any) -> pb.GetQueueResponse:
         views, waiting = await self._intake.views(), await self._requests.queue()
         pools = []
-        for pool in self._pools:
+        for pool in self._plan.provider.pools:
             tiers = [
                 pb.TierQueue(tier=tier, queued=count, oldest_accept_time=messages.timestamp(oldest))
                 for its_pool, tier, count, oldest in waiting
