@@ -1,7 +1,7 @@
 """Use of the limits as it is kept and told, alerts and their webhook: in virtual time, on both databases.
 
-Broken on purpose, and red here: one figure for raising and ending, refusals counted by each replica, alerts remembered
-only in memory, a webhook that follows redirects.
+Broken on purpose, and red here: one figure for raising and ending, refusals overwritten instead of added, alerts said
+by each replica, a webhook sent without a claim, one that follows redirects.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from typing import Any
 import httpx2
 import pytest
 from headgate.scheduler.v1 import scheduler_pb2 as pb
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from sqlalchemy import insert, select
 from standardwebhooks import Webhook
 
@@ -207,6 +210,19 @@ async def test_the_alert_of_an_account_ends_with_its_pause_whoever_raised_it(sit
     assert await alerts.active() == []
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_use_and_alerts_are_metrics(site: Site) -> None:
+    reader = InMemoryMetricReader()
+    metrics.set_meter_provider(MeterProvider([reader]))
+    one, _ = site.replica()
+    await site.minute(1.5, one)
+    told: Any = reader.get_metrics_data()
+    found = {metric.name: metric.data.data_points for metric in told.resource_metrics[0].scope_metrics[0].metrics}
+    used = [(dict(point.attributes), point.value) for point in found["headgate.limit.use_ratio"]]
+    assert used == [({"headgate.pool": POOL, "headgate.limit": "requests"}, 0.9)]
+    assert [(dict(p.attributes), p.value) for p in found["headgate.alerts"]] == [({"headgate.alert": "capacity"}, 1)]
+
+
 class Receiver:
     """An HTTP server that answers as it is told to and keeps what came."""
 
@@ -263,7 +279,7 @@ async def test_an_alert_is_sent_signed_and_once(
 
 async def test_what_is_not_taken_comes_again_under_the_same_id(site: Site, receiver: Receiver) -> None:
     _, alerts = site.replica()
-    receiver.answers = ["500 Later", "302 Elsewhere", "429 Later"]
+    receiver.answers = ["500 Later", "307 Elsewhere", "429 Later"]
     await alerts.raise_("spend/site", "Enough.")
     async with sender(site, alerts, receiver) as send:
         for wait_ms, came in ((0, 1), (4_999, 1), (1, 2), (14_999, 2), (1, 3), (45_000, 4), (DAY_MS, 4)):

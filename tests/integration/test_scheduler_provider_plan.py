@@ -1,7 +1,7 @@
 """The provider plan and pools stopped by hand: in force on all replicas at once, kept whatever is lost.
 
-Broken on purpose, and red here: the plan kept in memory instead of its row, stopped pools kept only in Valkey, no
-second look at the row after a put.
+Broken on purpose, and red here: the plan kept in memory instead of its row, a source guessed by its figure, the pause
+not put with the limits, no second look at the row after a put, no mending of what others put.
 """
 
 from __future__ import annotations
