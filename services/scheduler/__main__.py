@@ -150,9 +150,8 @@ def build(
     outbox = Outbox(requests, QuotaOverGrpc(QuotaServiceStub(to_quota)), clock)
     audited = AuditOutbox(database, AuditOverGrpc(LedgerServiceStub(to_quota)))
     plan = ProviderPlan(
-        rules.provider, settings.overrides, database, clock,
-        new_id=lambda: random_id("audit_"), on_audit=audited.poke,
-    )  # fmt: skip
+        rules.provider, settings.overrides, database, clock, lambda: random_id("audit_"), on_audit=audited.poke
+    )
     alerts, sending = _alerts(settings, database, clock)
     generators = Generators(settings.generator_addresses, settings.generator_slots, tls, wake)
     account = Account(line, generators, alerts, probe_every_ms=settings.account_probe_ms)

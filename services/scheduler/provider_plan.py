@@ -34,6 +34,8 @@ INDEFINITE_MS = 3_650 * DAY_MS
 """Until it is resumed."""
 AGREE_MS = 5_000
 """How long Valkey may differ from SQL after a call that could not be finished."""
+WORDS_CHARACTERS = 1_000
+"""What quota keeps of a value in its audit; all limits of three pools are some 700."""
 FIELDS = {
     "requests": "requestsPerMinute",
     "tokens": "tokensPerMinute",
@@ -62,7 +64,7 @@ class InForce:
     def words(self) -> str:
         """For the audit."""
         limits = [f"{pool or 'all'} {name} {limit}" for (pool, name), limit in sorted(self.overrides.items())]
-        return ", ".join([self.plan, *limits])
+        return ", ".join([self.plan, *limits])[:WORDS_CHARACTERS]
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from services.scheduler.settings import Settings
 from services.scheduler.tables import alerts as alerts_table
 from services.scheduler.tables import capacity as capacity_table
 from services.settings import load
+from tests.servers.crowd import until
 from tests.servers.gateway import VirtualClock
 from tests.servers.scheduler import migrate, running_scheduler, sqlite_url
 from tests.servers.valkey import ValkeyServer
@@ -363,9 +364,7 @@ async def test_the_whole_way_of_an_alert(tmp_path: Path, valkey: ValkeyServer, r
         clock = VirtualClock()
         clock.advance(now_ms)
         await Alerts(database, clock, lambda: None).raise_("spend/site", "Enough.")
-        async with asyncio.timeout(20):
-            while not receiver.came:
-                await asyncio.sleep(0.05)
+        await until(lambda: bool(receiver.came), "a webhook")
         assert Webhook(SECRET).verify(receiver.came[0][1], receiver.came[0][0])["type"] == "alert.raised"
         told = await scheduler.stub.ListAlerts(pb.ListAlertsRequest())
         assert [(one.subject, one.message) for one in told.alerts] == [("spend/site", "Enough.")]

@@ -188,6 +188,7 @@ async def test_what_others_put_into_valkey_is_mended(scheduler: Scheduler, valke
     client.hdel(key, "pause:operator")
     await until(lambda: client.hmget(key, "plan:requests", "override:requests") == ["25", None], "the row's limits")
     await until(lambda: bool(client.hexists(key, "pause:operator")), "the pause")
+    assert await paused(scheduler) == pb.PAUSE_REASON_OPERATOR
 
 
 async def test_a_lower_limit_leaves_what_is_in_flight(scheduler: Scheduler) -> None:
