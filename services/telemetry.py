@@ -1,11 +1,12 @@
-"""Traces, set up once a process; nothing is imported or sent unless an OTLP endpoint is named."""
+"""Traces and metrics, set up once a process; nothing is imported or sent unless an OTLP endpoint is named."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from opentelemetry import trace
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import Meter
 from opentelemetry.propagate import extract, inject
 from opentelemetry.trace import Span, Tracer
 
@@ -13,11 +14,14 @@ _enabled = False
 
 
 def start(service: str) -> None:
-    """Exports spans of this process over OTLP if `OTEL_EXPORTER_OTLP_ENDPOINT` is set."""
+    """Exports spans and metrics of this process over OTLP if `OTEL_EXPORTER_OTLP_ENDPOINT` is set."""
     global _enabled
     if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_SDK_DISABLED") == "true":
         return
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -27,24 +31,32 @@ def start(service: str) -> None:
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=1000))
     trace.set_tracer_provider(provider)
+    # How often is a standard variable's to say: OTEL_METRIC_EXPORT_INTERVAL, else once a minute.
+    reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+    metrics.set_meter_provider(MeterProvider([reader], resource=resource))
     _enabled = True
 
 
 def stop() -> None:
-    """Sends what is still held back, for at most 2 s."""
-    provider = trace.get_tracer_provider()
-    if _enabled and hasattr(provider, "force_flush"):
-        provider.force_flush(2000)
+    """Sends what is still held back, for at most 2 s each."""
+    for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
+        if _enabled and hasattr(provider, "force_flush"):
+            provider.force_flush(2000)
 
 
 def enabled() -> bool:
-    """Whether this process exports spans."""
+    """Whether this process exports spans and metrics."""
     return _enabled
 
 
 def tracer() -> Tracer:
     """The tracer of Headgate's own spans."""
     return trace.get_tracer("headgate")
+
+
+def meter() -> Meter:
+    """The meter of Headgate's own metrics."""
+    return metrics.get_meter("headgate")
 
 
 def traceparent() -> str:

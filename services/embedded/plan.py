@@ -179,7 +179,8 @@ def emulator_limits(plan: str, environ: Mapping[str, str], plans: Mapping[str, A
     """The emulator's limits: what the scheduler believes of its provider, unless set for the emulator itself."""
     if plan not in plans:
         raise SettingsError(f"HEADGATE_PROVIDER_PLAN is wrong: '{plan}' is not one of {', '.join(plans)}.")
-    pools = plans[plan].values()
+    # A plan's other fields are texts.
+    pools = [limits for limits in plans[plan].values() if isinstance(limits, dict)]
     wanted = {
         "RPM": _least(pools, "requests_per_minute"),
         "TPM": _least(pools, "tokens_per_minute"),

@@ -52,6 +52,10 @@ REPEATABLE = (
     "headgate.scheduler.v1.SchedulerService/List",
     "headgate.scheduler.v1.SchedulerService/GetWait",
     "headgate.scheduler.v1.SchedulerService/Cancel",
+    "headgate.scheduler.v1.SchedulerService/GetQueue",
+    "headgate.scheduler.v1.SchedulerService/GetCapacity",
+    "headgate.scheduler.v1.SchedulerService/GetProviderPlan",
+    "headgate.scheduler.v1.SchedulerService/ListAlerts",
 )
 
 

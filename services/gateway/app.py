@@ -19,6 +19,7 @@ from services.gateway.admin import Admin
 from services.gateway.audit import Audit
 from services.gateway.billing import Billing
 from services.gateway.callers import Callers
+from services.gateway.capacity import Capacity
 from services.gateway.cors import Cors
 from services.gateway.diagrams import Diagrams
 from services.gateway.economics import Economics
@@ -76,6 +77,7 @@ class Gateway:
             ),
             **_admin_calls(Admin(quota, callers), Ledger(backends.ledger, callers)),
             **_economics_calls(Economics(backends.ledger, callers)),
+            **_capacity_calls(Capacity(scheduler, callers)),
             "/api/admin/audit": Resource(GET=Audit(backends.ledger, callers).list),
             "/api/billing/stripe/webhook": Resource(POST=Billing(backends.billing).stripe),
             "/healthz": Resource(GET=self.health.alive),
@@ -126,6 +128,17 @@ def _economics_calls(economics: Economics) -> dict[str, Resource]:
     return {
         "/api/admin/economics": Resource(GET=economics.show),
         "/api/admin/statements/{month}": Resource(GET=economics.statement),
+    }
+
+
+def _capacity_calls(capacity: Capacity) -> dict[str, Resource]:
+    return {
+        "/api/admin/capacity": Resource(GET=capacity.capacity),
+        "/api/admin/provider-plan": Resource(GET=capacity.provider_plan, PUT=capacity.set_provider_plan),
+        "/api/admin/queue": Resource(GET=capacity.queue),
+        "/api/admin/pools/{pool}/pause": Resource(POST=capacity.pause),
+        "/api/admin/pools/{pool}/resume": Resource(POST=capacity.resume),
+        "/api/admin/alerts": Resource(GET=capacity.alerts),
     }
 
 

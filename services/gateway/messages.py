@@ -60,11 +60,16 @@ def wait_ms(place: pb.Place) -> int:
 
 def place_fields(place: pb.Place) -> dict[str, Any]:
     """Place and wait of something that is queued."""
-    fields: dict[str, Any] = {"position": max(1, place.position), "estimatedWait": wait_ms(place)}
-    if place.paused:
-        fields["paused"] = pb.PauseReason.Name(place.paused).removeprefix("PAUSE_REASON_").lower()
-        if place.HasField("paused_until"):
-            fields["pausedUntil"] = rfc3339(place.paused_until)
+    return {"position": max(1, place.position), "estimatedWait": wait_ms(place)} | pause_fields(place)
+
+
+def pause_fields(told: pb.Place | pb.PoolQueue) -> dict[str, Any]:
+    """Why dispatch stands still and until when, if it does."""
+    fields = {}
+    if told.paused:
+        fields["paused"] = pb.PauseReason.Name(told.paused).removeprefix("PAUSE_REASON_").lower()
+        if told.HasField("paused_until"):
+            fields["pausedUntil"] = rfc3339(told.paused_until)
     return fields
 
 

@@ -68,6 +68,14 @@ OwnMoney = Annotated[
 ]
 
 
+PlanName = Annotated[str, Meta(pattern=r"^[^\x00-\x20\x7f]{1,64}\Z", description="the name of a provider plan")]
+PoolName = Annotated[str, Meta(pattern=r"^[^\x00-\x20\x7f]{1,64}\Z", description="the name of a pool")]
+LimitChange = Annotated[
+    Annotated[int, Meta(ge=1, le=10_000_000_000)] | UnsetType | None,
+    Meta(description="a whole number from 1 to 10000000000, or null to take it back"),
+]
+
+
 class Options(Struct, rename="camel"):
     """How to draw."""
 
@@ -115,6 +123,19 @@ class OwnTerms(Struct, rename="camel", forbid_unknown_fields=True):
         """What is to be changed, by quota's names."""
         values = {name: getattr(self, name) for name in self.__struct_fields__}
         return {name: value for name, value in values.items() if value is not UNSET}
+
+
+class ProviderPlanChange(Struct, rename="camel"):
+    """The provider plan to switch to, or single limits."""
+
+    plan: PlanName = ""
+    pool: PoolName = ""
+    requests_per_minute: LimitChange = UNSET
+    tokens_per_minute: LimitChange = UNSET
+    input_tokens_per_minute: LimitChange = UNSET
+    output_tokens_per_minute: LimitChange = UNSET
+    requests_per_day: LimitChange = UNSET
+    concurrency: LimitChange = UNSET
 
 
 class StatusChange(Struct):

@@ -5,25 +5,30 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
+from headgate.quota.v1.ledger_pb2_grpc import LedgerServiceStub
 from headgate.quota.v1.quota_pb2_grpc import QuotaServiceStub
 from headgate.scheduler.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
 
-from services import process, sql
+from services import process, sql, webhooks
 from services.clock import Clock, SystemClock
 from services.config import ConfigError
+from services.ids import random_id
 from services.pricing import read_prices
 from services.rpc.channel import Tls, open_channel
 from services.rpc.server import Server
 from services.scheduler import line as line_module
 from services.scheduler.account import Account
+from services.scheduler.alert_webhook import AlertWebhook
+from services.scheduler.alerts import Alerts
 from services.scheduler.attempts import Attempts
+from services.scheduler.audit import AuditOutbox
+from services.scheduler.capacity import Capacity
 from services.scheduler.dispatcher import Dispatcher
 from services.scheduler.feed import Feed
 from services.scheduler.generators import Generators
@@ -32,10 +37,11 @@ from services.scheduler.keeper import Keeper
 from services.scheduler.line import Identity, ValkeyLine
 from services.scheduler.outbox import Outbox
 from services.scheduler.places import Places
-from services.scheduler.providers import LIMITS, PlanError, Provider, read_provider
+from services.scheduler.provider_plan import ProviderPlan
+from services.scheduler.providers import PlanError, read_provider
 from services.scheduler.rebuild import Rebuilder, SqlIdentity
 from services.scheduler.sameness import Sameness
-from services.scheduler.servicer import SERVICE, QuotaOverGrpc, SchedulerServicer, refusal_for
+from services.scheduler.servicer import SERVICE, AuditOverGrpc, QuotaOverGrpc, SchedulerServicer, refusal_for
 from services.scheduler.settings import MigrateSettings, Settings
 from services.scheduler.store import SqlRequests
 from services.scheduler.sweeps import Sweeps
@@ -45,6 +51,7 @@ from services.settings import config_dir
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "scheduler_version"
 SETTLE = "headgate.quota.v1.QuotaService/Settle"
+RECORD_AUDIT = "headgate.quota.v1.LedgerService/RecordAudit"
 LOOPS_END_S = 0.5
 """What a loop may take to notice that it is over; what they all do may be repeated, so a cancel then loses nothing."""
 
@@ -74,7 +81,7 @@ def read_rules(settings: Settings) -> Rules:
     try:
         provider = read_provider(config_dir() / "providers.yaml", settings.provider_plan)
         prices = read_prices(config_dir() / "prices.yaml")
-    except (PlanError, ConfigError, yaml.YAMLError) as error:
+    except (PlanError, ConfigError) as error:
         raise process.StartError(f"HEADGATE_PROVIDER_PLAN or config/ is wrong: {error}.") from error
     for pool, models in provider.pools.items():
         for model in models:
@@ -132,7 +139,7 @@ def build(
     settings: Settings, rules: Rules, database: sql.Database, clock: Clock, random_fraction: Callable[[], float]
 ) -> Parts:
     """Makes everything and passes it on; nothing runs yet."""
-    tls, pools, overrides = _tls(settings), list(rules.provider.pools), settings.overrides
+    tls, pools = _tls(settings), list(rules.provider.pools)
     requests, identity = SqlRequests(database, cache_ttl_ms=settings.cache_ttl_ms), Identity()
     client = line_module.connect(settings.redis_url, identity)
     line = ValkeyLine(client, identity)
@@ -142,20 +149,25 @@ def build(
         for dispatcher in [dispatchers[pool]] if pool in dispatchers else dispatchers.values():
             dispatcher.wake()
 
-    to_quota = open_channel(settings.quota_address, tls=tls, safe_to_repeat=[SETTLE])
+    to_quota = open_channel(settings.quota_address, tls=tls, safe_to_repeat=[SETTLE, RECORD_AUDIT])
     outbox = Outbox(requests, QuotaOverGrpc(QuotaServiceStub(to_quota)), clock)
+    audited = AuditOutbox(database, AuditOverGrpc(LedgerServiceStub(to_quota)))
+    plan = ProviderPlan(
+        rules.provider, settings.overrides, database, clock, lambda: random_id("audit_"), on_audit=audited.poke
+    )
+    alerts, sending = _alerts(settings, database, clock)
     generators = Generators(settings.generator_addresses, settings.generator_slots, tls, wake)
-    account = Account(line, generators, probe_every_ms=settings.account_probe_ms)
+    account = Account(line, generators, alerts, probe_every_ms=settings.account_probe_ms)
+    places = Places(line, slots=lambda: generators.slots, clock=clock)
+    capacity = Capacity(places, plan, alerts, database, clock)
     attempts = Attempts(
         requests, line, generators, account, rules.prices, clock=clock, random_fraction=random_fraction,
-        timeout_ms=settings.attempt_timeout_ms, on_settlement=outbox.poke,
+        timeout_ms=settings.attempt_timeout_ms, on_settlement=outbox.poke, on_refusal=capacity.refused,
     )  # fmt: skip
-    places = Places(line, slots=lambda: generators.slots, clock=clock)
     intake = Intake(requests, line, rules, places, generators.count_tokens, clock=clock)
     watches = Watches(requests, line, intake.places, clock=clock, on_ended=attempts.abandon)
-    set_limits = partial(put_limits, rules.provider, overrides)
     rebuilder = Rebuilder(
-        settings.redis_url, pools, identity, SqlIdentity(database), requests, clock=clock, set_limits=set_limits
+        settings.redis_url, pools, identity, SqlIdentity(database), requests, clock=clock, set_limits=plan.put
     )
 
     keeper = Keeper(line, rebuilder, pools, on_ready=wake)
@@ -169,7 +181,7 @@ def build(
             begin=attempts.begin, on_trouble=keeper.suspect,
         )  # fmt: skip
     servicer = SchedulerServicer(
-        intake, requests, line, watches, rules.provider, clock=clock, on_settlement=outbox.poke, overrides=overrides
+        intake, requests, line, watches, plan, capacity, alerts, clock=clock, on_settlement=outbox.poke
     )
     server = Server([SERVICE], refusal_for, tls=tls)
     add_SchedulerServiceServicer_to_server(servicer, server.grpc)
@@ -177,16 +189,24 @@ def build(
     return Parts(
         server, attempts, watches, keeper,
         dispatching=[dispatcher.run for dispatcher in dispatchers.values()],
-        keep_on=[generators.run, feed.run, watches.run, keeper.run, sweeps.run, outbox.run, account.run],
+        keep_on=[
+            generators.run, feed.run, watches.run, keeper.run, sweeps.run, outbox.run, account.run, audited.run,
+            capacity.run, partial(plan.run, line), *sending,
+        ],
         close=[client.aclose, to_quota.close, database.close],
     )  # fmt: skip
 
 
-async def put_limits(provider: Provider, overrides: Mapping[str, int], line: ValkeyLine) -> None:
-    """Puts what is configured in force; what the provider's headers say stays."""
-    for pool, limits in provider.limits.items():
-        await line.set_limits(pool, "plan", {name: limits.of(name) for name in LIMITS})
-        await line.set_limits(pool, "override", {name: overrides.get(name) for name in LIMITS})
+def _alerts(settings: Settings, database: sql.Database, clock: Clock) -> tuple[Alerts, list[Loop]]:
+    """Alerts, and what sends them if there is somewhere to send them to. StartError if only half of it is set."""
+    url, secret = settings.alert_webhook_url, settings.alert_webhook_secret
+    if not (url or secret):
+        return Alerts(database, clock, None), []
+    if not (url and secret):
+        raise process.StartError("HEADGATE_ALERT_WEBHOOK_URL and HEADGATE_ALERT_WEBHOOK_SECRET go together.")
+    some = asyncio.Event()
+    alerts = Alerts(database, clock, some.set)
+    return alerts, [AlertWebhook(alerts, url, webhooks.secret(secret), clock, some).run]
 
 
 async def _until_any_ends(tasks: list[asyncio.Task[Any]]) -> None:

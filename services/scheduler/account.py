@@ -10,9 +10,14 @@ from typing import Protocol
 from services.scheduler.generators import AttemptFailed
 from services.scheduler.life import LineUnavailable
 from services.scheduler.outcomes import Trouble
+from services.sql import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
+REFUSED = (
+    "The provider refuses the site's account, so pool {pool} stands still and its requests wait. "
+    "Check the key, its credit and its spend limit in the provider's console; the pool goes on by itself."
+)
 PROBE_TAKES_MS = 15_000
 """More than a probe may take: the pool rests past the next one, but not for ever should this process be gone."""
 
@@ -21,6 +26,13 @@ class Line(Protocol):
     """What this needs of the order."""
 
     async def pause(self, pool: str, length_ms: int, reason: str) -> None: ...
+
+
+class Alerts(Protocol):
+    """Who tells the owner. May raise `StoreUnavailable`."""
+
+    async def raise_(self, subject: str, message: str) -> None: ...
+    async def end(self, subject: str) -> None: ...
 
 
 class Workers(Protocol):
@@ -34,9 +46,10 @@ class Workers(Protocol):
 class Account:
     """Stops a pool whose account is refused, and asks every minute whether it still is."""
 
-    def __init__(self, line: Line, workers: Workers, *, probe_every_ms: int) -> None:
+    def __init__(self, line: Line, workers: Workers, alerts: Alerts, *, probe_every_ms: int) -> None:
         self._line = line
         self._workers = workers
+        self._alerts = alerts
         self._probe_every_ms = probe_every_ms
         self._asking: dict[str, asyncio.Task[bool]] = {}
         self._stopped: dict[str, str] = {}
@@ -68,9 +81,10 @@ class Account:
             await self._workers.probe(model)
         except AttemptFailed as failed:
             if failed.failure.trouble is Trouble.ACCOUNT:
-                if pool not in self._stopped:
-                    log.error("ALERT: the provider refuses the account: pool %s stops; requests stay queued", pool)
                 self._stopped[pool] = model
+                # With each probe: what the database did not take now it takes in a minute.
+                with suppress(StoreUnavailable):
+                    await self._alerts.raise_(f"account/{pool}", REFUSED.format(pool=pool))
                 return False
             # Not an answer about the account: the pool goes on, and the next refusal asks again.
             log.warning("the account of pool %s could not be asked about: %s", pool, failed.failure.trouble.value)
@@ -80,6 +94,8 @@ class Account:
         if self._stopped.pop(pool, None):
             log.warning("the provider serves the account again: pool %s goes on", pool)
         await self._pause(pool, 0)
+        with suppress(StoreUnavailable):
+            await self._alerts.end(f"account/{pool}")
         return True
 
     async def _pause(self, pool: str, length_ms: int) -> None:

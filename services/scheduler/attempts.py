@@ -103,8 +103,11 @@ class Attempts:
         random_fraction: Callable[[], float],
         timeout_ms: int,
         on_settlement: Callable[[], None],
+        on_refusal: Callable[[str], None],
     ) -> None:
+        """`on_refusal` hears of each 429 and its pool."""
         self._requests = requests
+        self._on_refusal = on_refusal
         self._equals = Equals(requests, line, clock)
         self._line = line
         self._workers = workers
@@ -317,6 +320,8 @@ class Attempts:
     async def _ask_pool(self, request: Request, failure: Failure, limits: Named) -> Witness:
         works = failure.trouble is Trouble.ACCOUNT and await self._account.works(request.pool, request.model)
         kind = ANSWERS.get(failure.trouble)
+        if kind in ("refused", "ramp"):
+            self._on_refusal(request.pool)
         if kind:
             with suppress(LineUnavailable):
                 saw = await self._answered(request, kind, limits, rest_ms(failure))

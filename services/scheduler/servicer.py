@@ -8,20 +8,24 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
+from headgate.quota.v1.ledger_pb2 import AuditEntry, AuditRecord, RecordAuditRequest
+from headgate.quota.v1.ledger_pb2_grpc import LedgerServiceStub
 from headgate.quota.v1.quota_pb2 import SettleRequest
 from headgate.quota.v1.quota_pb2_grpc import QuotaServiceStub
 from headgate.scheduler.v1 import scheduler_pb2 as pb
-from headgate.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 
 from services import telemetry
 from services.clock import DAY_MS, Clock
 from services.rpc.status import Refusal, refusal_of
-from services.scheduler import messages
+from services.scheduler import audit, messages
+from services.scheduler.alerts import Alerts
+from services.scheduler.capacity import Capacity
 from services.scheduler.intake import Intake, Models, Work, terms_of, work_hash
 from services.scheduler.life import LineUnavailable, Refused, Request, Requests, Settlement, Submission
 from services.scheduler.line import ValkeyLine
+from services.scheduler.operator_calls import OperatorCalls
 from services.scheduler.outbox import QuotaRefused, QuotaUnavailable
-from services.scheduler.providers import Provider
+from services.scheduler.provider_plan import ProviderPlan
 from services.scheduler.waits import Place, PoolView
 from services.scheduler.watches import Happened, Watches
 from services.sql import StoreUnavailable
@@ -53,7 +57,7 @@ def refusal_for(error: Exception) -> Refusal | None:
     return None
 
 
-class SchedulerServicer(SchedulerServiceServicer):
+class SchedulerServicer(OperatorCalls):
     """Translates; decides nothing."""
 
     def __init__(
@@ -62,20 +66,20 @@ class SchedulerServicer(SchedulerServiceServicer):
         requests: Requests,
         line: ValkeyLine,
         watches: Watches,
-        provider: Provider,
+        plan: ProviderPlan,
+        capacity: Capacity,
+        alerts: Alerts,
         *,
         clock: Clock,
         on_settlement: Callable[[], None],
-        overrides: dict[str, int],
     ) -> None:
+        super().__init__(line, plan, capacity, alerts)
         self._intake = intake
         self._requests = requests
         self._line = line
         self._watches = watches
-        self._provider = provider
         self._clock = clock
         self._on_settlement = on_settlement
-        self._overrides = overrides
 
     async def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.SubmitResponse:
         submission = self._submission(request)
@@ -211,7 +215,7 @@ class SchedulerServicer(SchedulerServiceServicer):
     async def GetQueue(self, request: pb.GetQueueRequest, context: Any) -> pb.GetQueueResponse:
         views, waiting = await self._intake.views(), await self._requests.queue()
         pools = []
-        for pool in self._provider.pools:
+        for pool in self._plan.provider.pools:
             tiers = [
                 pb.TierQueue(tier=tier, queued=count, oldest_accept_time=messages.timestamp(oldest))
                 for its_pool, tier, count, oldest in waiting
@@ -223,27 +227,9 @@ class SchedulerServicer(SchedulerServiceServicer):
     def _pool_queue(self, pool: str, view: PoolView | None, tiers: list[pb.TierQueue]) -> pb.PoolQueue:
         if view is None:
             return pb.PoolQueue(pool=pool, paused=pb.PAUSE_REASON_STORAGE, tiers=tiers)
-        reason = view.paused_why if view.pause_ms else ""
-        place = messages.place(Place(0, 0, reason, view.paused_until_ms if reason else None))
-        until = place.paused_until if reason else None
-        return pb.PoolQueue(pool=pool, paused=place.paused, paused_until=until, running=view.running, tiers=tiers)
-
-    async def GetCapacity(self, request: pb.GetCapacityRequest, context: Any) -> pb.GetCapacityResponse:
-        return pb.GetCapacityResponse(
-            pools=[
-                pb.PoolCapacity(pool=pool, limits=[self._limit(pool, view, d) for d in view.limits])
-                for pool, view in (await self._intake.views()).items()
-            ]
-        )
-
-    def _limit(self, pool: str, view: PoolView, dimension: str) -> pb.LimitUse:
-        limit = round(view.limits[dimension])
-        source = "header"
-        if self._overrides.get(dimension) == limit:
-            source = "override"
-        elif self._provider.limits[pool].per_minute.get(dimension) == limit:
-            source = "plan"
-        return pb.LimitUse(dimension=dimension, limit=limit, source=source, refusals=view.refusals)
+        paused = messages.place(Place(0, 0, view.paused)).paused
+        until = messages.timestamp(view.pause_ends_ms)
+        return pb.PoolQueue(pool=pool, paused=paused, paused_until=until, running=view.running, tiers=tiers)
 
     async def ApplyTiers(self, request: pb.ApplyTiersRequest, context: Any) -> pb.ApplyTiersResponse:
         _at_most(len(request.changes), MOST_ITEMS, "changes")
@@ -266,6 +252,30 @@ class QuotaOverGrpc:
             refusal = refusal_of(error)
             if refusal.domain and refusal.code is not grpc.StatusCode.UNAVAILABLE:
                 raise QuotaRefused(refusal.message) from error
+            raise QuotaUnavailable(f"quota answered {error.code().name}") from error
+
+
+class AuditOverGrpc:
+    """`audit.Receiver` over quota's ledger service."""
+
+    def __init__(self, stub: LedgerServiceStub) -> None:
+        self._stub: Any = stub
+
+    async def record(self, entries: Sequence[audit.Entry]) -> None:
+        """Returns once quota has them all."""
+        records = [
+            AuditRecord(
+                audit_id=one.audit_id,
+                entry=AuditEntry(
+                    time=messages.timestamp(one.time_ms), actor=one.actor, action=one.action, subject=one.subject,
+                    old=one.old, new=one.new,
+                ),
+            )
+            for one in entries
+        ]  # fmt: skip
+        try:
+            await self._stub.RecordAudit(RecordAuditRequest(records=records))
+        except grpc.aio.AioRpcError as error:
             raise QuotaUnavailable(f"quota answered {error.code().name}") from error
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from services import webhooks
+from services.scheduler.alert_webhook import address
 from services.settings import boolean, integer, one_of, variable, words
+
+
+def webhook_secret(text: str) -> str:
+    """Checks it and leaves it as it is written. ValueError if it is none."""
+    webhooks.secret(text)
+    return text
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,10 @@ class Settings:
     """How long ended requests are kept, prompt and answer included."""
     drain_ms: int = variable("HEADGATE_DRAIN_MS", integer(0, 3_600_000), default=25_000)
     """How long running attempts may go on after SIGTERM; what is left then is queued again."""
+    alert_webhook_url: str | None = variable("HEADGATE_ALERT_WEBHOOK_URL", address, default=None)
+    """Where alerts are sent as signed webhooks."""
+    alert_webhook_secret: str | None = variable("HEADGATE_ALERT_WEBHOOK_SECRET", webhook_secret, default=None)
+    """Its receiver knows it too: whsec_ and 24 to 64 bytes in base64."""
     tls_cert: Path | None = variable("HEADGATE_TLS_CERT", Path, default=None)
     tls_key: Path | None = variable("HEADGATE_TLS_KEY", Path, default=None)
     tls_ca: Path | None = variable("HEADGATE_TLS_CA", Path, default=None)

@@ -138,6 +138,15 @@ provider = Table(
     Column("changed_ms", BigInteger, nullable=False),
 )
 
+# Pools that an operator stopped, until one resumes them.
+stopped = Table(
+    "scheduler_stopped",
+    metadata,
+    Column("pool", String(64), primary_key=True),
+    Column("actor", String(200), nullable=False),
+    Column("changed_ms", BigInteger, nullable=False),
+)
+
 # What operators changed here, until quota's audit has it.
 audit_outbox = Table(
     "scheduler_audit_outbox",

@@ -30,6 +30,8 @@ MEMORY_S = (300.0, 3_600.0)
 """What comes is expected to go on coming for as long as it was seen to, within these bounds."""
 GAP_S = 15.0
 """Two looks further apart say nothing of what was between them."""
+OPERATOR = "operator"
+"""Who stops a pool by hand does not say for how long."""
 _ROUNDS = 30
 """Of refining the wait: each adds what arrives meanwhile, and nothing changes once that is small."""
 
@@ -77,12 +79,23 @@ class PoolView:
     paused_why: str
     mean_ms: float
     mean_output: float | None
-    refusals: int
+    bucket: Mapping[str, Any] = field(default_factory=dict)
+    """All that is kept of the limits and their use, by the names of the scripts."""
+
+    @property
+    def paused(self) -> str:
+        """Why dispatch stands still; empty if it flows."""
+        return self.paused_why if self.paused_until_ms > self.now_ms else ""
+
+    @property
+    def pause_ends_ms(self) -> int | None:
+        """Until when it does; None if it flows or nobody knows."""
+        return self.paused_until_ms if self.paused not in ("", OPERATOR) else None
 
     @property
     def pause_ms(self) -> int:
         """How long dispatch is known to stand still from now."""
-        return max(0, self.paused_until_ms - self.now_ms)
+        return (self.pause_ends_ms or self.now_ms) - self.now_ms
 
     @property
     def saved_s(self) -> float:
@@ -124,7 +137,7 @@ def read_view(answer: Mapping[str, Any]) -> PoolView:
         paused_why=bucket.get("paused_why", ""),
         mean_ms=float(bucket.get("mean_ms", DEFAULT_MEAN_MS)),
         mean_output=float(bucket["mean_output"]) if "mean_output" in bucket else None,
-        refusals=int(bucket.get("pauses", 0)),
+        bucket=bucket,
     )
 
 
@@ -184,7 +197,7 @@ class Learned:
             self._slot = view
             return
         # Enough waited to be busy with all the time.
-        if last.backlog_s > (view.now_ms - last.now_ms) / 1000 and not (last.pause_ms or view.pause_ms):
+        if last.backlog_s > (view.now_ms - last.now_ms) / 1000 and not (last.paused or view.paused):
             self._learn_speed(last, view)
         self._learn_rates(view)
 
@@ -299,8 +312,7 @@ def place_of(view: PoolView, whole: PoolView, learned: Learned, spot: Spot, slot
     seconds_each = drift_of(whole) / (learned.speed * view.part)
     wait_ms = max(_flow_ms(view, ahead, seconds_each), _slots_ms(view, ahead.position, slots))
     wait_ms = min(MAX_WAIT_MS, max(wait_ms + view.pause_ms, spot.not_before_ms - view.now_ms))
-    paused = view.paused_why if view.pause_ms else ""
-    return Place(ahead.position, rounded(wait_ms), paused, view.paused_until_ms if paused else None)
+    return Place(ahead.position, rounded(wait_ms), view.paused, view.pause_ends_ms)
 
 
 def _flow_ms(view: PoolView, ahead: Ahead, seconds_each: float) -> float:

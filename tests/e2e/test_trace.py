@@ -66,12 +66,14 @@ def check(spans: list[ReceivedSpan], trace_id: str) -> None:
 
 
 def test_one_trace_from_the_http_call_to_the_settlement(stacks: Stacks, receiver: OtlpReceiver) -> None:
-    stack = stacks.start(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, HEADGATE_EMULATOR_TOKENS_PER_SECOND="2000")
+    often = {"OTEL_METRIC_EXPORT_INTERVAL": "1000", "HEADGATE_EMULATOR_TOKENS_PER_SECOND": "2000"}
+    stack = stacks.start(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, **often)
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
     request_id = submit(stack, trace_id)
     eventually(lambda: state(stack, request_id) == "completed", within_s=30, what="the diagram")
     eventually(lambda: expected(receiver.spans(trace_id), 1), within_s=20, what=f"{names(receiver.spans(trace_id))}")
     check(receiver.spans(trace_id), trace_id)
+    eventually(lambda: "headgate.limit.use_ratio" in receiver.metrics, within_s=20, what="metrics")
 
 
 def test_the_trace_goes_on_after_a_kill(stacks: Stacks, receiver: OtlpReceiver) -> None:

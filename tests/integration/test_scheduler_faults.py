@@ -561,7 +561,7 @@ async def test_what_begins_while_the_process_stops_goes_back_in_line() -> None:
     stores: Any = Beginning()
     attempts = Attempts(
         stores, stores, stores, stores, PriceList({}), clock=VirtualClock(), random_fraction=lambda: 0.5, timeout_ms=1,
-        on_settlement=lambda: None,
+        on_settlement=lambda: None, on_refusal=lambda _: None,
     )  # fmt: skip
     attempts.begin("req_1", 0)
     draining = asyncio.create_task(attempts.drain(0))

@@ -355,6 +355,50 @@ class FakeScheduler(Scripted, scheduler_pb2_grpc.SchedulerServiceServicer):
             events = [*events[:-1], sched.Event(request_id=item.request_id, seq=events[-1].seq, ended=known)]
         return sched.Replayed(request_id=item.request_id, found=True, events=events, request=known, seq=seq)
 
+    async def GetCapacity(self, request: sched.GetCapacityRequest, context: Any) -> sched.GetCapacityResponse:
+        self._note("GetCapacity", request)
+        full = sched.LimitUse(dimension="requests", limit=100, source="plan", used=85, peak=92, refusals=3)
+        full.exhaustion_time.CopyFrom(NOW)
+        day = sched.LimitUse(dimension="requests_day", limit=36_000, source="override", used=360, peak=360)
+        calm = sched.PoolCapacity(pool="opus", limits=[sched.LimitUse(dimension="tokens", limit=10, source="header")])
+        return sched.GetCapacityResponse(
+            pools=[calm, sched.PoolCapacity(pool="sonnet", limits=[full, day], advice="Go to plan start.")]
+        )
+
+    async def GetProviderPlan(self, request: Any, context: Any) -> sched.GetProviderPlanResponse:
+        self._note("GetProviderPlan", request)
+        return sched.GetProviderPlanResponse(plan=sched.ProviderPlan(name="20x"), names=["5x", "20x"])
+
+    async def SetProviderPlan(
+        self, request: sched.SetProviderPlanRequest, context: Any
+    ) -> sched.SetProviderPlanResponse:
+        self._note("SetProviderPlan", request)
+        overrides = [sched.LimitOverride(pool="opus", dimension="requests", limit=7)]
+        plan = sched.ProviderPlan(
+            name=request.name or "20x", version=2, overrides=overrides, actor="admin:1", change_time=NOW
+        )
+        return sched.SetProviderPlanResponse(plan=plan, previous=sched.ProviderPlan(name="20x"))
+
+    async def GetQueue(self, request: sched.GetQueueRequest, context: Any) -> sched.GetQueueResponse:
+        self._note("GetQueue", request)
+        tiers = [sched.TierQueue(tier="free", queued=3, oldest_accept_time=NOW), sched.TierQueue(tier="pro")]
+        stopped = sched.PoolQueue(pool="opus", paused=sched.PAUSE_REASON_OPERATOR)
+        resting = sched.PoolQueue(pool="sonnet", running=4, tiers=tiers, paused_until=NOW)
+        resting.paused = sched.PAUSE_REASON_PROVIDER_LIMIT
+        return sched.GetQueueResponse(pools=[stopped, resting])
+
+    async def PausePool(self, request: sched.PausePoolRequest, context: Any) -> sched.PausePoolResponse:
+        self._note("PausePool", request)
+        return sched.PausePoolResponse()
+
+    async def ResumePool(self, request: sched.ResumePoolRequest, context: Any) -> sched.ResumePoolResponse:
+        self._note("ResumePool", request)
+        return sched.ResumePoolResponse()
+
+    async def ListAlerts(self, request: sched.ListAlertsRequest, context: Any) -> sched.ListAlertsResponse:
+        self._note("ListAlerts", request)
+        return sched.ListAlertsResponse(alerts=[sched.Alert(subject="spend/site", message="Enough.", raise_time=NOW)])
+
     async def Watch(self, requests: Any, context: Any) -> AsyncIterator[sched.WatchResponse]:
         answers: asyncio.Queue[sched.WatchResponse | None] = asyncio.Queue()
         self.watchers.append(answers)

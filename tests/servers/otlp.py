@@ -1,4 +1,4 @@
-"""An OTLP receiver inside the test: keeps the spans that came over gRPC."""
+"""An OTLP receiver inside the test: keeps the spans that came over gRPC, and the names of the metrics."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
@@ -27,6 +28,20 @@ class ReceivedSpan:
     """Trace ids it links to."""
 
 
+class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def Export(self, request: Any, context: Any) -> metrics_service_pb2.ExportMetricsServiceResponse:
+        self.names |= {
+            metric.name
+            for resource in request.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+        return metrics_service_pb2.ExportMetricsServiceResponse()
+
+
 class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
     """Listens on a free port until closed."""
 
@@ -35,6 +50,8 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         self._lock = threading.Lock()
         self._server = grpc.server(ThreadPoolExecutor(4))
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
+        self._metrics = _Metrics()
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(self._metrics, self._server)
         self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
@@ -50,6 +67,11 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         """What came so far, of one trace or of all."""
         with self._lock:
             return [span for span in self._spans if not trace_id or span.trace_id == trace_id]
+
+    @property
+    def metrics(self) -> set[str]:
+        """Names of those that came so far."""
+        return set(self._metrics.names)
 
     def close(self) -> None:
         self._server.stop(0).wait(5)

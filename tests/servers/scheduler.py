@@ -15,8 +15,9 @@ from typing import Any
 import grpc
 from headgate.generator.v1 import generator_pb2 as gen
 from headgate.generator.v1 import generator_pb2_grpc
+from headgate.quota.v1 import ledger_pb2 as ledger
+from headgate.quota.v1 import ledger_pb2_grpc, quota_pb2_grpc
 from headgate.quota.v1 import quota_pb2 as quota
-from headgate.quota.v1 import quota_pb2_grpc
 from headgate.scheduler.v1 import scheduler_pb2 as pb
 from headgate.scheduler.v1 import scheduler_pb2_grpc
 
@@ -154,6 +155,31 @@ class FakeQuota(quota_pb2_grpc.QuotaServiceServicer):
         return self.ends(request_id)[0]
 
 
+class FakeLedger(ledger_pb2_grpc.LedgerServiceServicer):
+    """Keeps what it is told for the audit; refuses while `down`."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, ledger.AuditEntry] = {}
+        self.down = False
+        self.changed = asyncio.Condition()
+
+    async def RecordAudit(self, request: ledger.RecordAuditRequest, context: Any) -> ledger.RecordAuditResponse:
+        async with self.changed:
+            if not self.down:
+                self.records |= {record.audit_id: record.entry for record in request.records}
+            self.changed.notify_all()
+        if self.down:
+            raise Refusal(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", "Away.")
+        return ledger.RecordAuditResponse()
+
+    async def told(self, count: int) -> list[tuple[str, str, str, str, str]]:
+        """What was done by whom to what, from and to, once that many came."""
+        async with self.changed:
+            await within(self.changed.wait_for(lambda: len(self.records) >= count), f"{count} entries of the audit")
+        entries = sorted(self.records.values(), key=lambda entry: entry.time.ToMilliseconds())
+        return [(entry.action, entry.actor, entry.subject, entry.old, entry.new) for entry in entries]
+
+
 @dataclass
 class Scheduler:
     """A running scheduler with its neighbours and its client."""
@@ -162,6 +188,7 @@ class Scheduler:
     generator: FakeGenerator
     quota: FakeQuota
     environment: dict[str, Any]
+    ledger: FakeLedger = field(default_factory=FakeLedger)
     random_fraction: Callable[[], float] = random.random
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     serving: asyncio.Task[None] | None = None
@@ -260,10 +287,11 @@ async def running_scheduler(
 ) -> AsyncIterator[Scheduler]:
     """A scheduler on these stores until the block ends; `random_fraction` spreads its backoffs."""
     with tempfile.TemporaryDirectory(prefix="hg-") as folder:
-        generator, fake_quota = FakeGenerator(), FakeQuota()
+        generator, fake_quota, fake_ledger = FakeGenerator(), FakeQuota(), FakeLedger()
         servers = [Server([GENERATOR], lambda _: None), Server(["headgate.quota.v1.QuotaService"], lambda _: None)]
         generator_pb2_grpc.add_GeneratorServiceServicer_to_server(generator, servers[0].grpc)
         quota_pb2_grpc.add_QuotaServiceServicer_to_server(fake_quota, servers[1].grpc)
+        ledger_pb2_grpc.add_LedgerServiceServicer_to_server(fake_ledger, servers[1].grpc)
         await servers[0].start(f"unix:{folder}/generator.sock")
         await servers[1].start(f"unix:{folder}/quota.sock")
         channel = open_channel(f"unix:{folder}/scheduler.sock")
@@ -275,7 +303,7 @@ async def running_scheduler(
             "cache_scope": "off", **settings,
         }  # fmt: skip
         stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
-        scheduler = Scheduler(stub, generator, fake_quota, environment, random_fraction)
+        scheduler = Scheduler(stub, generator, fake_quota, environment, fake_ledger, random_fraction)
         await scheduler.start()
         try:
             yield scheduler

@@ -29,7 +29,7 @@ from services.quota.settings import Settings as QuotaSettings
 from services.scheduler import __main__ as scheduler_main
 from services.scheduler import generators as generators_module
 from services.scheduler.life import LineUnavailable
-from services.scheduler.providers import Limits, Provider
+from services.scheduler.providers import Limits, Plan, Provider
 from services.scheduler.settings import Settings
 from services.sql import StoreUnavailable
 from tests.simulation.faults import Faults
@@ -318,7 +318,7 @@ def _world(scenario: Scenario, loop: VirtualLoop, history: History, socket: Path
 
 def _provider(scenario: Scenario) -> Provider:
     limits = Limits({name: int(limit) for name, limit in scenario.limits.items()})
-    return Provider("sim", {POOL: (MODEL,)}, {POOL: limits})
+    return Provider("sim", {POOL: (MODEL,)}, {"sim": Plan("sim", {POOL: limits})})
 
 
 @contextlib.contextmanager

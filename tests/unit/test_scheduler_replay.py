@@ -34,7 +34,7 @@ class Stores:
 async def replayed(row: Request, after: int | None) -> pb.Replayed:
     stores: Any = Stores(row)
     servicer = SchedulerServicer(
-        stores, stores, stores, stores, stores, clock=stores, on_settlement=lambda: None, overrides={}
+        stores, stores, stores, stores, stores, stores, stores, clock=stores, on_settlement=lambda: None
     )
     question = pb.ReplayRequest(items=[pb.ReplayItem(request_id=row.request_id, after=after)])
     return (await servicer.Replay(question, None)).replayed[0]

@@ -17,7 +17,7 @@ from services.scheduler.waits import Learned, PoolView, Spot, TierView, place_of
 TIER = TierView(0.0, 1.0, 0, 0.0, (0.0,) * 8, NOTHING)
 EMPTY = PoolView(
     now_ms=0, virtual_time=0.0, tiers={}, limits={"requests": 60.0}, levels={"requests": 0.0}, part=1.0,
-    concurrency=math.inf, running=0, paused_until_ms=0, paused_why="", mean_ms=1_000.0, mean_output=None, refusals=0,
+    concurrency=math.inf, running=0, paused_until_ms=0, paused_why="", mean_ms=1_000.0, mean_output=None,
 )  # fmt: skip
 
 

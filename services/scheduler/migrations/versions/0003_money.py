@@ -37,6 +37,12 @@ def upgrade() -> None:
         sa.Column("changed_ms", sa.BigInteger, nullable=False),
     )
     op.create_table(
+        "scheduler_stopped",
+        sa.Column("pool", sa.String(64), primary_key=True),
+        sa.Column("actor", sa.String(200), nullable=False),
+        sa.Column("changed_ms", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
         "scheduler_audit_outbox",
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True),
         sa.Column("audit_id", sa.String(64), nullable=False),
