@@ -10,6 +10,10 @@ down_revision = "0002"
 def upgrade() -> None:
     """Every new column has a default: the release before this one goes on beside it."""
     op.add_column("scheduler_users", sa.Column("spend_nano_usd_per_day", sa.BigInteger))
+    capped = sa.text("spend_nano_usd_per_day IS NOT NULL")
+    op.create_index(
+        "scheduler_users_capped", "scheduler_users", ["user_id"], postgresql_where=capped, sqlite_where=capped
+    )
     for column in (
         sa.Column("day", sa.String(10), nullable=False, server_default=""),
         sa.Column("tier", sa.String(64), nullable=False, server_default=""),
@@ -17,8 +21,18 @@ def upgrade() -> None:
         sa.Column("completed", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("cached", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("saved_nano_usd", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("cost_nano_usd", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("spent_day", sa.Integer, nullable=False, server_default="0"),
     ):
         op.add_column("scheduler_outbox", column)
+    op.create_table(
+        "scheduler_spent",
+        sa.Column("kind", sa.String(8), primary_key=True),
+        sa.Column("name", sa.String(128), primary_key=True),
+        sa.Column("day", sa.Integer, nullable=False),
+        sa.Column("nano_usd", sa.BigInteger, nullable=False),
+        sa.Column("cap_nano_usd", sa.BigInteger),
+    )
     op.create_table(
         "scheduler_provider",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
