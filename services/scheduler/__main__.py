@@ -36,8 +36,10 @@ from services.scheduler.rebuild import Rebuilder, SqlIdentity
 from services.scheduler.sameness import Sameness
 from services.scheduler.servicer import SERVICE, QuotaOverGrpc, SchedulerServicer, refusal_for
 from services.scheduler.settings import MigrateSettings, Settings
+from services.scheduler.spend import LoggedAlerts, Spend
 from services.scheduler.store import SqlRequests
 from services.scheduler.sweeps import Sweeps
+from services.scheduler.tally import SqlTally
 from services.scheduler.watches import Watches
 from services.settings import config_dir
 
@@ -130,7 +132,10 @@ def build(
     tls, pools, overrides = _tls(settings), list(rules.provider.pools), settings.overrides
     requests, identity = SqlRequests(database, cache_ttl_ms=settings.cache_ttl_ms), Identity()
     client = line_module.connect(settings.redis_url, identity)
-    line = ValkeyLine(client, identity)
+    spend = Spend(
+        SqlTally(database), pools, settings.max_spend_nano_usd_per_day, clock=clock, alerts=LoggedAlerts()
+    )  # fmt: skip
+    line = ValkeyLine(client, identity, on_spent=spend.count)
     dispatchers: dict[str, Dispatcher] = {}
 
     def wake(pool: str | None = None) -> None:
@@ -146,9 +151,13 @@ def build(
         timeout_ms=settings.attempt_timeout_ms, on_settlement=outbox.poke,
     )  # fmt: skip
     places = Places(line, slots=lambda: generators.slots, clock=clock)
-    intake = Intake(requests, line, rules, places, generators.count_tokens, clock=clock)
+    intake = Intake(requests, line, rules, places, generators.count_tokens, spend, clock=clock)
     watches = Watches(requests, line, intake.places, clock=clock, on_ended=attempts.abandon)
-    set_limits = partial(put_limits, rules.provider, overrides)
+
+    async def set_limits(line: ValkeyLine) -> None:
+        await put_limits(rules.provider, overrides, line)
+        await spend.restore(line)
+
     rebuilder = Rebuilder(
         settings.redis_url, pools, identity, SqlIdentity(database), requests, clock=clock, set_limits=set_limits
     )
@@ -172,7 +181,10 @@ def build(
     return Parts(
         server, attempts, watches, keeper,
         dispatching=[dispatcher.run for dispatcher in dispatchers.values()],
-        keep_on=[generators.run, feed.run, watches.run, keeper.run, sweeps.run, outbox.run, account.run],
+        keep_on=[
+            generators.run, feed.run, watches.run, keeper.run, sweeps.run, outbox.run, account.run,
+            partial(spend.run, line),
+        ],
         close=[client.aclose, to_quota.close, database.close],
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from services import telemetry
 from services.clock import DAY_MS, Clock
 from services.rpc.status import Refusal, refusal_of
 from services.scheduler import messages
-from services.scheduler.intake import Intake, Models, Work, terms_of, work_hash
+from services.scheduler.intake import Intake, Models, Work, checked, work_hash
 from services.scheduler.life import LineUnavailable, Refused, Request, Requests, Settlement, Submission
 from services.scheduler.line import ValkeyLine
 from services.scheduler.outbox import QuotaRefused, QuotaUnavailable
@@ -99,9 +99,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         wanted = Work(asked.prompt, asked.diagram_type or "mermaid", asked.model, asked.max_tokens or 2048)
         work, pool = self._intake.check(wanted, models)
         input_tokens, output_tokens = self._intake.estimate(work, pool)
-        terms = terms_of(
-            {"name": tier.name, "version": tier.version, "share": tier.share, "outstanding": tier.outstanding}
-        )
+        terms = checked(messages.terms(tier))
         return Submission(
             request_id=request.request_id, user_id=request.user_id, tier=terms, generation=request.generation,
             day=request.day, pool=pool, model=work.model, diagram_type=work.diagram_type, prompt=work.prompt,
