@@ -108,6 +108,7 @@ def _read(connection: Connection, day: int, user_ids: list[str]) -> list[Spent]:
             caps[name] = cap
         else:
             spent_by_user[user_id] += int(nano_usd)
-    user_caps = {i: cap for i, cap in connection.execute(USER_CAPS, {"users": user_ids}).all()} if user_ids else {}
+    rows = connection.execute(USER_CAPS, {"users": user_ids}) if user_ids else ()
+    user_caps = {str(row.user_id): row.spend_nano_usd_per_day for row in rows}
     found = [Spent(f"tier/{name}", nano_usd, caps.get(name)) for name, nano_usd in tiers.items()]
     return found + [Spent(f"user/{i}", spent_by_user[i], user_caps.get(i)) for i in user_ids]
