@@ -15,6 +15,7 @@ from headgate.generator.v1 import generator_pb2 as gen
 from headgate.scheduler.v1 import scheduler_pb2 as pb
 
 from services.clock import DAY_MS
+from services.scheduler import spend
 from tests.servers.scheduler import Scheduler, delta, running_scheduler, second_replica, sqlite_url, started, within
 from tests.servers.valkey import ValkeyServer
 
@@ -106,22 +107,31 @@ async def test_a_users_and_a_tiers_limit_stop_nobody_else_and_may_be_raised(
         await seen(lambda: ended(scheduler, ids), lambda done: done == 5, "all are served")
 
 
-async def test_what_a_cancelled_attempt_cost_counts(tmp_path: Path, valkey: ValkeyServer) -> None:
+async def test_what_a_cancelled_attempt_cost_counts_at_once(
+    tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def steps(_: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
         yield started()
         yield delta("flowchart TD")
         await asyncio.Event().wait()
 
-    settings = {"max_spend_nano_usd_per_day": 1, "generator_slots": 1}
-    async with running_scheduler(sqlite_url(tmp_path), valkey.url, **settings) as scheduler:
+    # Nobody else tells of it meanwhile.
+    monkeypatch.setattr(spend, "LOOK_MS", 3_600_000)
+    async with running_scheduler(sqlite_url(tmp_path), valkey.url, max_spend_nano_usd_per_day=1) as scheduler:
         scheduler.generator.steps = steps
-        running, waiting = await scheduler.submit(request_id="req_1"), await scheduler.submit(request_id="req_2")
-        await scheduler.generator.until(lambda: len(scheduler.generator.asked) == 1, "an attempt")
-        await seen(lambda: scheduler.stub.Replay(replay(running)), lambda r: len(r.replayed[0].events) >= 2, "output")
-        await scheduler.stub.Cancel(pb.CancelRequest(request_id=running, user_id="ada"))
+        running = await scheduler.submit()
         await seen(
-            lambda: scheduler.get(waiting), lambda row: row.place.paused == pb.PAUSE_REASON_SPEND_LIMIT, "a stop"
+            lambda: scheduler.stub.Replay(replay(running)), lambda told: len(told.replayed[0].events) >= 2, "output"
         )
+        assert await paused(scheduler) == set()
+        await scheduler.stub.Cancel(pb.CancelRequest(request_id=running, user_id="ada"))
+        await seen(lambda: paused(scheduler), {"opus", "sonnet", "haiku"}.__eq__, "a stop in every pool")
+
+
+async def paused(scheduler: Scheduler) -> set[str]:
+    """Pools that stand still for the site's limit."""
+    pools = (await scheduler.stub.GetQueue(pb.GetQueueRequest())).pools
+    return {pool.pool for pool in pools if pool.paused == pb.PAUSE_REASON_SPEND_LIMIT}
 
 
 def replay(request_id: str) -> pb.ReplayRequest:

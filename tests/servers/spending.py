@@ -168,7 +168,8 @@ class Site:
             return
         with contextlib.suppress(LineUnavailable):
             await self._made(self.cap, deaf).line.finish(ended[0], 100, 100)
-            raise AssertionError("a lease is free of which not every pool was told")
+        leased = await self.client.zscore(f"{base_key(row.pool)}leases", row.request_id)
+        assert leased, "a lease is free and not every pool was told"
 
     async def sweep(self, request_id: str, *, scheduler: int = 0) -> None:
         """Somebody runs the ending script of one that has ended."""
