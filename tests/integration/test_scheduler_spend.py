@@ -1,8 +1,8 @@
 """Spend limits in virtual time: nothing goes once what has ended cost as much, whoever dies when, in whichever pool.
 
 Broken on purpose, and red here: a lease freed before the pools are told, one pool told instead of all, a smaller sum
-that undoes a larger one, no restore after a rebuild, no restore of users, a tier or a user that comes back with arrears,
-no bound on what one call stops.
+that undoes a larger one, no restore after a rebuild, none of users, a tier or a user that comes back with arrears, no
+bound on what one call stops.
 """
 
 from __future__ import annotations
