@@ -132,9 +132,8 @@ def build(
     tls, pools, overrides = _tls(settings), list(rules.provider.pools), settings.overrides
     requests, identity = SqlRequests(database, cache_ttl_ms=settings.cache_ttl_ms), Identity()
     client = line_module.connect(settings.redis_url, identity)
-    spend = Spend(
-        SqlTally(database), pools, settings.max_spend_nano_usd_per_day, clock=clock, alerts=LoggedAlerts()
-    )  # fmt: skip
+    max_spend = settings.max_spend_nano_usd_per_day
+    spend = Spend(SqlTally(database), pools, max_spend, clock=clock, alerts=LoggedAlerts())
     line = ValkeyLine(client, identity, on_spent=spend.count)
     dispatchers: dict[str, Dispatcher] = {}
 
@@ -153,11 +152,7 @@ def build(
     places = Places(line, slots=lambda: generators.slots, clock=clock)
     intake = Intake(requests, line, rules, places, generators.count_tokens, spend, clock=clock)
     watches = Watches(requests, line, intake.places, clock=clock, on_ended=attempts.abandon)
-
-    async def set_limits(line: ValkeyLine) -> None:
-        await put_limits(rules.provider, overrides, line)
-        await spend.restore(line)
-
+    set_limits = partial(put_limits, rules.provider, overrides, spend)
     rebuilder = Rebuilder(
         settings.redis_url, pools, identity, SqlIdentity(database), requests, clock=clock, set_limits=set_limits
     )
@@ -189,11 +184,12 @@ def build(
     )  # fmt: skip
 
 
-async def put_limits(provider: Provider, overrides: Mapping[str, int], line: ValkeyLine) -> None:
+async def put_limits(provider: Provider, overrides: Mapping[str, int], spend: Spend, line: ValkeyLine) -> None:
     """Puts what is configured in force; what the provider's headers say stays."""
     for pool, limits in provider.limits.items():
         await line.set_limits(pool, "plan", {name: limits.of(name) for name in LIMITS})
         await line.set_limits(pool, "override", {name: overrides.get(name) for name in LIMITS})
+    await spend.restore(line)
 
 
 async def _until_any_ends(tasks: list[asyncio.Task[Any]]) -> None:

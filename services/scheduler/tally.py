@@ -29,7 +29,8 @@ SUMS = _ADDED_UP.where(_WANTED).union_all(_UNDER_WAY)
 
 _CAP = users.c.spend_nano_usd_per_day
 USER_CAPS = select(users.c.user_id, _CAP).where(users.c.user_id.in_(bindparam("users", expanding=True)))
-LIMITED = select(or_(exists().where(_CAP.is_not(None)), exists().where(spent.c.cap_nano_usd.is_not(None))))
+_LIMITED_TIER = exists().where(spent.c.kind == "tier", spent.c.cap_nano_usd.is_not(None))
+LIMITED = select(or_(exists().where(_CAP.is_not(None)), _LIMITED_TIER))
 LIMITED_USERS = (
     select(users.c.user_id)
     .where(_CAP.is_not(None), users.c.user_id > bindparam("after"))

@@ -10,10 +10,6 @@ down_revision = "0002"
 def upgrade() -> None:
     """Every new column has a default: the release before this one goes on beside it."""
     op.add_column("scheduler_users", sa.Column("spend_nano_usd_per_day", sa.BigInteger))
-    capped = sa.text("spend_nano_usd_per_day IS NOT NULL")
-    op.create_index(
-        "scheduler_users_capped", "scheduler_users", ["user_id"], postgresql_where=capped, sqlite_where=capped
-    )
     for column in (
         sa.Column("day", sa.String(10), nullable=False, server_default=""),
         sa.Column("tier", sa.String(64), nullable=False, server_default=""),
@@ -25,14 +21,6 @@ def upgrade() -> None:
         sa.Column("spent_day", sa.Integer, nullable=False, server_default="0"),
     ):
         op.add_column("scheduler_outbox", column)
-    op.create_table(
-        "scheduler_spent",
-        sa.Column("kind", sa.String(8), primary_key=True),
-        sa.Column("name", sa.String(128), primary_key=True),
-        sa.Column("day", sa.Integer, nullable=False),
-        sa.Column("nano_usd", sa.BigInteger, nullable=False),
-        sa.Column("cap_nano_usd", sa.BigInteger),
-    )
     op.create_table(
         "scheduler_provider",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
@@ -71,4 +59,20 @@ def upgrade() -> None:
         sa.Column("ended_ms", sa.BigInteger),
         sa.Column("send_ms", sa.BigInteger),
         sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    )
+    _spending()
+
+
+def _spending() -> None:
+    capped = sa.text("spend_nano_usd_per_day IS NOT NULL")
+    op.create_index(
+        "scheduler_users_capped", "scheduler_users", ["user_id"], postgresql_where=capped, sqlite_where=capped
+    )
+    op.create_table(
+        "scheduler_spent",
+        sa.Column("kind", sa.String(8), primary_key=True),
+        sa.Column("name", sa.String(128), primary_key=True),
+        sa.Column("day", sa.Integer, nullable=False),
+        sa.Column("nano_usd", sa.BigInteger, nullable=False),
+        sa.Column("cap_nano_usd", sa.BigInteger),
     )
