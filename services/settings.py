@@ -55,6 +55,19 @@ def integer(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+def dollars(most: int) -> Callable[[str], int]:
+    """Parses an amount of dollars up to `most`, to the nano-dollar, into nano-dollars."""
+
+    def parse(text: str) -> int:
+        whole, point, part = text.partition(".")
+        digits = text.isascii() and whole.isdigit() and len(part) <= 9 and (part.isdigit() if point else True)
+        if not digits or not 0 <= (nano := int(whole + part.ljust(9, "0"))) <= most * 10**9:
+            raise ValueError(f"'{text}' is not an amount of dollars from 0 to {most}, such as 250 or 12.50")
+        return nano
+
+    return parse
+
+
 def boolean(text: str) -> bool:
     """Parses true/false, 1/0, yes/no, on/off."""
     known = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}

@@ -43,8 +43,10 @@ from services.scheduler.rebuild import Rebuilder, SqlIdentity
 from services.scheduler.sameness import Sameness
 from services.scheduler.servicer import SERVICE, AuditOverGrpc, QuotaOverGrpc, SchedulerServicer, refusal_for
 from services.scheduler.settings import MigrateSettings, Settings
+from services.scheduler.spend import Spend
 from services.scheduler.store import SqlRequests
 from services.scheduler.sweeps import Sweeps
+from services.scheduler.tally import SqlTally
 from services.scheduler.watches import Watches
 from services.settings import config_dir
 
@@ -142,7 +144,9 @@ def build(
     tls, pools = _tls(settings), list(rules.provider.pools)
     requests, identity = SqlRequests(database, cache_ttl_ms=settings.cache_ttl_ms), Identity()
     client = line_module.connect(settings.redis_url, identity)
-    line = ValkeyLine(client, identity)
+    alerts, sending = _alerts(settings, database, clock)
+    spend = Spend(SqlTally(database), pools, settings.max_spend_nano_usd_per_day, clock=clock, alerts=alerts)
+    line = ValkeyLine(client, identity, on_spent=spend.count)
     dispatchers: dict[str, Dispatcher] = {}
 
     def wake(pool: str | None = None) -> None:
@@ -155,7 +159,6 @@ def build(
     plan = ProviderPlan(
         rules.provider, settings.overrides, database, clock, lambda: random_id("audit_"), on_audit=audited.poke
     )
-    alerts, sending = _alerts(settings, database, clock)
     generators = Generators(settings.generator_addresses, settings.generator_slots, tls, wake)
     account = Account(line, generators, alerts, probe_every_ms=settings.account_probe_ms)
     places = Places(line, slots=lambda: generators.slots, clock=clock)
@@ -164,12 +167,11 @@ def build(
         requests, line, generators, account, rules.prices, clock=clock, random_fraction=random_fraction,
         timeout_ms=settings.attempt_timeout_ms, on_settlement=outbox.poke, on_refusal=capacity.refused,
     )  # fmt: skip
-    intake = Intake(requests, line, rules, places, generators.count_tokens, clock=clock)
+    intake = Intake(requests, line, rules, places, generators.count_tokens, spend, clock=clock)
     watches = Watches(requests, line, intake.places, clock=clock, on_ended=attempts.abandon)
-    rebuilder = Rebuilder(
-        settings.redis_url, pools, identity, SqlIdentity(database), requests, clock=clock, set_limits=plan.put
-    )
-
+    in_force = partial(_put_in_force, plan, spend)
+    stored = SqlIdentity(database)
+    rebuilder = Rebuilder(settings.redis_url, pools, identity, stored, requests, clock=clock, set_limits=in_force)
     keeper = Keeper(line, rebuilder, pools, on_ready=wake)
     sweeps = Sweeps(
         requests, line, attempts, rules.prices, pools,
@@ -191,10 +193,16 @@ def build(
         dispatching=[dispatcher.run for dispatcher in dispatchers.values()],
         keep_on=[
             generators.run, feed.run, watches.run, keeper.run, sweeps.run, outbox.run, account.run, audited.run,
-            capacity.run, partial(plan.run, line), *sending,
+            capacity.run, partial(plan.run, line), partial(spend.run, line), *sending,
         ],
         close=[client.aclose, to_quota.close, database.close],
     )  # fmt: skip
+
+
+async def _put_in_force(plan: ProviderPlan, spend: Spend, line: ValkeyLine) -> None:
+    """All that must hold before anything is dispatched."""
+    await plan.put(line)
+    await spend.restore(line)
 
 
 def _alerts(settings: Settings, database: sql.Database, clock: Clock) -> tuple[Alerts, list[Loop]]:

@@ -66,6 +66,7 @@ class Line(Protocol):
     async def parked(self, pool: str, request_id: str) -> list[str]: ...
     async def take_turn(self, pool: str, request_id: str) -> None: ...
     async def grow(self, pool: str, request_id: str, output_tokens: int) -> None: ...
+    async def count_spent(self, request: Request) -> None: ...
 
 
 class Workers(Protocol):
@@ -351,6 +352,8 @@ class Attempts:
         await self._stored(lambda: self._requests.charge(request.request_id, request.attempt, turns))
         if turns:
             self._on_settlement()
+            with suppress(LineUnavailable):
+                await self._line.count_spent(course.request)
 
     def _write_end(self, request: Request) -> None:
         running = self._running.get(request.request_id)

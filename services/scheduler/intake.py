@@ -6,10 +6,9 @@ import asyncio
 import hashlib
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 from services.clock import Clock
 from services.pricing import PriceList
@@ -27,6 +26,7 @@ from services.scheduler.line import ValkeyLine
 from services.scheduler.places import Places
 from services.scheduler.providers import Provider
 from services.scheduler.sameness import Sameness
+from services.scheduler.spend import Spend
 from services.scheduler.waits import Place, PoolView
 from services.sql import StoreUnavailable
 
@@ -92,6 +92,7 @@ class Intake:
         rules: Rules,
         places: Places,
         count_tokens: CountTokens,
+        spend: Spend,
         *,
         clock: Clock,
     ) -> None:
@@ -100,6 +101,7 @@ class Intake:
         self._rules = rules
         self._places = places
         self._count_tokens = count_tokens
+        self._spend = spend
         self._clock = clock
         self._placing: set[asyncio.Task[None]] = set()
 
@@ -142,6 +144,7 @@ class Intake:
             await self._tell(request)
             return request, Place(0, 0), False
         try:
+            await self._spend.accepted(self._line, request.user_id, submission.tier)
             await self._line.place(request.pool, [request])
         except LineUnavailable:
             # Accepted all the same: a placer tries again by itself, and the sweep after it.
@@ -199,6 +202,7 @@ class Intake:
             for pool in self._rules.provider.pools:
                 if mine := [r.request_id for r in requests if r.pool == pool]:
                     await self._line.retier(pool, terms, mine)
+        await self._spend.changed(self._line, changes)
 
     async def _places_by_count(self, pool: str, request_ids: Sequence[str]) -> dict[str, Place]:
         """While Valkey is away: the number accepted before, and `paused`."""
@@ -270,8 +274,9 @@ def _invalid(field: str, message: str) -> Refused:
     return Refused("INVALID_REQUEST", message, figures={"field": field})
 
 
-def terms_of(values: Mapping[str, Any]) -> TierTerms:
-    """A tier's terms, checked. `Refused` if they make no sense."""
-    if not values["name"] or values["share"] < 1 or values["outstanding"] < 0:
-        raise _invalid("tier", "A tier needs a name, a share of at least 1 and a cap.")
-    return TierTerms(values["name"], values["version"], values["share"], values["outstanding"])
+def checked(terms: TierTerms) -> TierTerms:
+    """A tier's terms, if they make sense, else `Refused`."""
+    spends = (terms.user_spend_nano_usd_per_day, terms.tier_spend_nano_usd_per_day)
+    if not terms.name or terms.share < 1 or terms.outstanding < 0 or any(s is not None and s < 0 for s in spends):
+        raise _invalid("tier", "A tier needs a name, a share of at least 1, a cap, and no spend limit below 0.")
+    return terms

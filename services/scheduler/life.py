@@ -98,6 +98,10 @@ class TierTerms:
     version: int
     share: int
     outstanding: int
+    user_spend_nano_usd_per_day: int | None = None
+    """What the user may cost on a UTC day before their requests wait; None: no limit."""
+    tier_spend_nano_usd_per_day: int | None = None
+    """The same for all users of the tier together."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, Respon
 
 from services.scheduler.life import LineFull, LineUnavailable, Request, State, TierTerms
 from services.scheduler.pipeline import Scripts
+from services.scheduler.spend import Spent
 
 LEASE_MS = 8_000
 """A lease lasts four renewals, so that three lost ones do not lose a running attempt."""
@@ -34,10 +35,10 @@ ENDED = json.dumps({"type": "ended"})
 """The final event as logged; what it says is read from SQL, where the result is."""
 
 _LUA = Path(__file__).parent / "lua"
-_SHARED = ("pool", "limits", "spending", "service", "order", "retries", "pauses", "failures", "same")
+_SHARED = ("pool", "limits", "spending", "service", "order", "stops", "retries", "pauses", "failures", "same")
 _SCRIPTS = (
     "place", "dispatch", "start", "answer", "append", "requeue", "finish", "renew", "retier", "adopt", "expired",
-    "limit", "view", "parked", "unpark",
+    "limit", "view", "parked", "unpark", "spend",
 )  # fmt: skip
 
 
@@ -91,6 +92,9 @@ class Answered:
     """Limits that the headers named and that are new, by dimension."""
 
 
+OnSpent = Callable[["ValkeyLine", Request], Awaitable[None]]
+
+
 def connect(url: str, identity: Identity | None) -> Redis:
     """A client whose every new connection first proves to be the Valkey of `identity` (None: any will do).
 
@@ -122,9 +126,13 @@ async def _run_id(connection: Any) -> str:
 class ValkeyLine:
     """One pool set's order. Every method raises `LineUnavailable` if the store is away or not the one it was."""
 
-    def __init__(self, client: Redis, identity: Identity, *, virtual_now_ms: int | None = None) -> None:
-        """`virtual_now_ms` is for simulations: production lets the server tell the time."""
+    def __init__(
+        self, client: Redis, identity: Identity, *, virtual_now_ms: int | None = None, on_spent: OnSpent | None = None
+    ) -> None:
+        """`virtual_now_ms` is for simulations: production lets the server tell the time. `on_spent(line, request)` is
+        called before anything frees the lease of an attempt, and must not let it be freed if it fails."""
         self._client = client
+        self._on_spent = on_spent
         self.identity = identity
         self.virtual_now_ms = virtual_now_ms
         shared = "".join((_LUA / f"{part}.lua").read_text() for part in _SHARED)
@@ -178,6 +186,7 @@ class ValkeyLine:
         """Returns a request to its old place, as its row says; `budgeted`: the provider failed."""
         used = ["" if n is None else n for n in (input_tokens, output_tokens)]
         payload = json.dumps(event) if event else ""
+        await self.count_spent(request)
         where = (request.request_id, request.attempt, request.not_before_ms)
         return bool(await self._run("requeue", request.pool, *where, *used, payload, int(budgeted)))
 
@@ -185,6 +194,7 @@ class ValkeyLine:
         """Frees all an ended request held and records its final event; that event's number."""
         took_ms = request.ended_ms - request.started_ms if request.ended_ms and request.started_ms else None
         served = request.state is State.COMPLETED and not request.cached
+        await self.count_spent(request)
         return await self._finish(request.pool, request.request_id, input_tokens, output_tokens, took_ms, served=served)
 
     async def forget(self, pool: str, request_id: str) -> None:
@@ -195,6 +205,18 @@ class ValkeyLine:
         input_tokens, output_tokens, took_ms = ("" if f is None else f for f in figures)
         used = (input_tokens, output_tokens, self.identity.last_seq - 1, took_ms, int(served))
         return int(await self._run("finish", pool, request_id, ENDED, LOG_KEPT_MS, *used))
+
+    async def count_spent(self, request: Request) -> None:
+        """Tells of what a request's attempts cost: also of one that has lost its lease already."""
+        if self._on_spent:
+            await self._on_spent(self, request)
+
+    async def tell_spent(self, pool: str, day: int, spent: Sequence[Spent]) -> None:
+        """Stops what has reached its spend limit, and lets go on what has not."""
+        flat: list[Any] = []
+        for one in spent:
+            flat += [one.scope, one.nano_usd, "" if one.cap_nano_usd is None else one.cap_nano_usd]
+        await self._run("spend", pool, day, *flat)
 
     async def renew(self, pool: str, attempts: Iterable[tuple[str, int]]) -> list[str]:
         """Prolongs leases; the ids whose attempt is over."""

@@ -107,7 +107,9 @@ def event(happened: Happened) -> pb.Event:
 
 def terms(message: pb.TierTerms) -> TierTerms:
     """A tier's terms."""
-    return TierTerms(message.name, message.version, message.share, message.outstanding)
+    of_user = message.user_spend_nano_usd_per_day if message.HasField("user_spend_nano_usd_per_day") else None
+    of_tier = message.tier_spend_nano_usd_per_day if message.HasField("tier_spend_nano_usd_per_day") else None
+    return TierTerms(message.name, message.version, message.share, message.outstanding, of_user, of_tier)
 
 
 def settlement(value: Settlement) -> quota.Settlement:

@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import Connection, Select, select
 from sqlalchemy.engine import RowMapping
 
+from services.clock import DAY_MS
 from services.pricing import Tokens
 from services.scheduler import statements as sql
 from services.scheduler.life import Code, Request, State, Turn
@@ -58,4 +59,6 @@ def settlement(
         "pool": row.pool, "traceparent": row.traceparent, "day": row.day, "tier": row.tier, "model": row.model,
         "completed": final and row.state is State.COMPLETED, "cached": final and row.cached,
         "saved_nano_usd": saved_nano_usd,
+        "cost_nano_usd": sum(turn.cost_nano_usd for turn in turns),
+        "spent_day": turns[-1].ended_ms // DAY_MS if turns else 0,
     }  # fmt: skip

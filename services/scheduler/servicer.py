@@ -20,7 +20,7 @@ from services.rpc.status import Refusal, refusal_of
 from services.scheduler import audit, messages
 from services.scheduler.alerts import Alerts
 from services.scheduler.capacity import Capacity
-from services.scheduler.intake import Intake, Models, Work, terms_of, work_hash
+from services.scheduler.intake import Intake, Models, Work, checked, work_hash
 from services.scheduler.life import LineUnavailable, Refused, Request, Requests, Settlement, Submission
 from services.scheduler.line import ValkeyLine
 from services.scheduler.operator_calls import OperatorCalls
@@ -103,9 +103,7 @@ class SchedulerServicer(OperatorCalls):
         wanted = Work(asked.prompt, asked.diagram_type or "mermaid", asked.model, asked.max_tokens or 2048)
         work, pool = self._intake.check(wanted, models)
         input_tokens, output_tokens = self._intake.estimate(work, pool)
-        terms = terms_of(
-            {"name": tier.name, "version": tier.version, "share": tier.share, "outstanding": tier.outstanding}
-        )
+        terms = checked(messages.terms(tier))
         return Submission(
             request_id=request.request_id, user_id=request.user_id, tier=terms, generation=request.generation,
             day=request.day, pool=pool, model=work.model, diagram_type=work.diagram_type, prompt=work.prompt,

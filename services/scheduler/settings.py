@@ -7,7 +7,7 @@ from pathlib import Path
 
 from services import webhooks
 from services.scheduler.alert_webhook import address
-from services.settings import boolean, integer, one_of, variable, words
+from services.settings import boolean, dollars, integer, one_of, variable, words
 
 
 def webhook_secret(text: str) -> str:
@@ -55,6 +55,9 @@ class Settings:
     """How long an answer is given again; equal requests that wait at the same time share one in any case."""
     longest_wait_ms: int = variable("HEADGATE_LONGEST_WAIT_MS", integer(1_000, 604_800_000), default=86_400_000)
     """Nothing more is accepted while a request would wait longer."""
+    max_spend_nano_usd_per_day: int | None = variable("HEADGATE_MAX_SPEND_PER_DAY", dollars(9_000_000), default=None)
+    """In dollars, as 250 or 12.50: what the site may cost on a UTC day before requests wait. (The most is what a
+    script's numbers hold exactly.)"""
     retention_days: int = variable("HEADGATE_RETENTION_DAYS", integer(1, 3_650), default=30)
     """How long ended requests are kept, prompt and answer included."""
     drain_ms: int = variable("HEADGATE_DRAIN_MS", integer(0, 3_600_000), default=25_000)

@@ -10,7 +10,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from services.scheduler.tables import outbox, requests, tombstones, users
 
-TERMS = ("tier", "version", "share", "outstanding")
+TERMS = ("tier", "version", "share", "outstanding", "spend_nano_usd_per_day")
+"""Of `TierTerms`, in its order, those that are the user's own."""
 TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens")
 HEAVY = ("prompt", "result", "svg")
 """Columns that are read only where they are asked for."""

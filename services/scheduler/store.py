@@ -9,7 +9,7 @@ from functools import partial
 import msgspec
 from sqlalchemy import Connection, and_, delete, func, select, text, update
 
-from services.scheduler import rows, sharing
+from services.scheduler import rows, sharing, tally
 from services.scheduler import statements as sql
 from services.scheduler.life import (
     Code,
@@ -143,8 +143,7 @@ class SqlRequests:
         return await self._database.read(partial(_settlements, many=many))
 
     async def settled(self, outbox_ids: Sequence[int]) -> None:
-        statement = delete(outbox).where(outbox.c.outbox_id.in_(outbox_ids))
-        await self._database.write(lambda connection: connection.execute(statement).rowcount)
+        await self._database.write(partial(tally.take_from_outbox, outbox_ids=outbox_ids))
 
     async def set_aside(self, outbox_id: int) -> None:
         statement = update(outbox).where(outbox.c.outbox_id == outbox_id).values(refused=True)
@@ -174,11 +173,12 @@ class SqlRequests:
 
 def _terms(connection: Connection, user_id: str, terms: TierTerms, request_id: str = "") -> TierTerms:
     """Keeps the newer of two tiers, and locks the user's row and the request's id until the transaction ends."""
-    values = {"user_id": user_id, **dict(zip(sql.TERMS, astuple(terms), strict=True))}
+    values = {"user_id": user_id, **dict(zip(sql.TERMS, astuple(terms), strict=False))}
     dialect = connection.dialect.name
     lock = {"id": request_id} if request_id and dialect == "postgresql" else {}
     statement = sql.keep_terms(dialect, lock_id=bool(lock))
-    return TierTerms(*connection.execute(statement, values | lock).one()[: len(sql.TERMS)])
+    kept = TierTerms(*connection.execute(statement, values | lock).one()[: len(sql.TERMS)])
+    return replace(kept, tier_spend_nano_usd_per_day=terms.tier_spend_nano_usd_per_day)
 
 
 def _lock_ids(connection: Connection, request_ids: Sequence[str]) -> None:
@@ -359,7 +359,7 @@ def _purge(connection: Connection, ended_before_ms: int, many: int) -> int:
 
 
 def _settlements(connection: Connection, many: int) -> list[Settlement]:
-    told = [column for column in outbox.c if column.name != "refused"]
+    told = [column for column in outbox.c if column.name not in ("refused", "cost_nano_usd", "spent_day")]
     query = select(*told).where(~outbox.c.refused).order_by(outbox.c.outbox_id).limit(many)
     rows = connection.execute(query).mappings()
     return [Settlement(**{**row, "turns": msgspec.json.decode(row["turns"], type=tuple[Turn, ...])}) for row in rows]

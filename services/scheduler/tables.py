@@ -93,6 +93,8 @@ users = Table(
     # Cost at which a day's dispatch of the user's requests stops; NULL: no limit.
     Column("spend_nano_usd_per_day", BigInteger),
 )
+_capped = text("spend_nano_usd_per_day IS NOT NULL")
+Index("scheduler_users_capped", users.c.user_id, postgresql_where=_capped, sqlite_where=_capped)
 
 tombstones = Table(
     "scheduler_tombstones",
@@ -122,7 +124,24 @@ outbox = Table(
     Column("completed", Boolean, nullable=False, server_default=false()),
     Column("cached", Boolean, nullable=False, server_default=false()),
     Column("saved_nano_usd", BigInteger, nullable=False, server_default="0"),
+    # What the turns cost, and the day (since 1970) on which the last of them ended: see `spent` below.
+    Column("cost_nano_usd", BigInteger, nullable=False, server_default="0"),
+    Column("spent_day", Integer, nullable=False, server_default="0"),
     sqlite_autoincrement=True,
+)
+
+# What a tier or a user spent on its last day. What is in the outbox comes on top: it moves here when it leaves that, in
+# one transaction for many ends, so that no end waits for the row of its tier.
+spent = Table(
+    "scheduler_spent",
+    metadata,
+    # "tier" or "user".
+    Column("kind", String(8), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("day", Integer, nullable=False),
+    Column("nano_usd", BigInteger, nullable=False),
+    # Of a tier, as it was last told; a user's is in its own row.
+    Column("cap_nano_usd", BigInteger),
 )
 
 # The provider plan that was switched to; no row: that of the environment.

@@ -32,6 +32,7 @@ GAP_S = 15.0
 """Two looks further apart say nothing of what was between them."""
 OPERATOR = "operator"
 """Who stops a pool by hand does not say for how long."""
+SPEND_LIMIT = "spend_limit"
 _ROUNDS = 30
 """Of refining the wait: each adds what arrives meanwhile, and nothing changes once that is small."""
 
@@ -60,6 +61,8 @@ class TierView:
     arrived: tuple[float, ...]
     """Cost of all that was ever placed, by class: how deep in the line it entered (under 1, 1 to 2, 3 to 6 ...)."""
     along: Along | None
+    stopped_until_ms: int = 0
+    """Until when a spend limit keeps all of it; 0: it may go."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class PoolView:
     @property
     def backlog_s(self) -> float:
         """Provider-seconds that cannot."""
-        return sum(tier.queued_cost for tier in self.tiers.values()) - self.saved_s
+        return sum(tier.queued_cost for tier in self.tiers.values() if not tier.stopped_until_ms) - self.saved_s
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,8 @@ class Spot:
     """How many turns it stands behind one of a user who comes now."""
     cost: float
     not_before_ms: int
+    stopped_until_ms: int = 0
+    """Until when its user's spend limit keeps it; 0: it may go."""
 
 
 def read_view(answer: Mapping[str, Any]) -> PoolView:
@@ -127,7 +132,10 @@ def read_view(answer: Mapping[str, Any]) -> PoolView:
     return PoolView(
         now_ms=int(answer["now"]),
         virtual_time=answer["V"],
-        tiers={name: _tier(tier) for name, tier in (answer["tiers"] or {}).items()},
+        tiers={
+            name: _tier(tier, _ends(bucket.get(f"stopped:{name}"), answer["now"]))
+            for name, tier in (answer["tiers"] or {}).items()
+        },
         limits=answer["limits"] or {},
         levels=answer["levels"] or {},
         part=float(bucket.get("part", 1)),
@@ -141,15 +149,21 @@ def read_view(answer: Mapping[str, Any]) -> PoolView:
     )
 
 
-def _tier(told: Mapping[str, Any]) -> TierView:
+def _ends(moment: str | None, now_ms: float) -> int:
+    """A moment that is still to come, else 0."""
+    return int(moment) if moment and int(moment) > now_ms else 0
+
+
+def _tier(told: Mapping[str, Any], stopped_until_ms: int) -> TierView:
     queued, cost = told["queued"], told["sum"]
     along = read_along(told["along"], queued, cost) if "along" in told else None
-    return TierView(float(told["T"]), told["share"], queued, cost, tuple(told["arrived"]), along)
+    return TierView(float(told["T"]), told["share"], queued, cost, tuple(told["arrived"]), along, stopped_until_ms)
 
 
 def read_spot(found: Mapping[str, Any]) -> Spot:
     """A place of view.lua."""
-    return Spot(found["tier"], found["rank"], found["depth"], found["cost"], int(found.get("not_before") or 0))
+    not_before_ms, stopped_until_ms = int(found.get("not_before") or 0), int(found.get("stopped") or 0)
+    return Spot(found["tier"], found["rank"], found["depth"], found["cost"], not_before_ms, stopped_until_ms)
 
 
 @dataclass
@@ -278,10 +292,12 @@ class Ahead:
         )
 
 
-def standings(view: PoolView, whole: PoolView) -> dict[str, Standing]:
-    """The tiers of a glance, with the lines of a whole look not long before."""
+def standings(view: PoolView, whole: PoolView, of: str = "") -> dict[str, Standing]:
+    """The tiers of a glance, with the lines of a whole look not long before; of those that stand still only `of`."""
     found = {}
     for name, tier in view.tiers.items():
+        if tier.stopped_until_ms and name != of:
+            continue
         seen = whole.tiers.get(name)
         along = tier.along or ((seen and seen.along) or NOTHING).up_to(tier.queued, tier.queued_cost)
         # One with nothing in line will begin at the pool's virtual time.
@@ -292,7 +308,7 @@ def standings(view: PoolView, whole: PoolView) -> dict[str, Standing]:
 
 def ahead_of(view: PoolView, whole: PoolView, learned: Learned, spot: Spot) -> Ahead:
     """What goes before a request and with it."""
-    tiers = standings(view, whole)
+    tiers = standings(view, whole, spot.tier)
     mine = tiers.get(spot.tier) or Standing(view.virtual_time, 1.0, 0, NOTHING)
     own = mine.along.cost_of_first(spot.rank) + spot.cost
     finish = mine.virtual_time + own / mine.share
@@ -311,7 +327,13 @@ def place_of(view: PoolView, whole: PoolView, learned: Learned, spot: Spot, slot
     ahead = ahead_of(view, whole, learned, spot)
     seconds_each = drift_of(whole) / (learned.speed * view.part)
     wait_ms = max(_flow_ms(view, ahead, seconds_each), _slots_ms(view, ahead.position, slots))
-    wait_ms = min(MAX_WAIT_MS, max(wait_ms + view.pause_ms, spot.not_before_ms - view.now_ms))
+    stopped_until_ms = max(
+        spot.stopped_until_ms, view.tiers[spot.tier].stopped_until_ms if spot.tier in view.tiers else 0
+    )
+    stopped_ms = max(0, stopped_until_ms - view.now_ms)
+    wait_ms = min(MAX_WAIT_MS, max(wait_ms + max(view.pause_ms, stopped_ms), spot.not_before_ms - view.now_ms))
+    if stopped_ms > view.pause_ms and view.paused != OPERATOR:
+        return Place(ahead.position, rounded(wait_ms), SPEND_LIMIT, stopped_until_ms)
     return Place(ahead.position, rounded(wait_ms), view.paused, view.pause_ends_ms)
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from services.clock import DAY_MS
 from services.scheduler.life import State
 from services.scheduler.line import ValkeyLine, base_key
+from services.scheduler.spend import Spent
 from tests.integration.test_scheduler_line import POOL, drain_order, limited, line, request
 from tests.servers.replicas import released, released_line
 from tests.servers.valkey import ValkeyServer
@@ -116,3 +118,18 @@ async def test_what_is_parked_behind_an_end_of_the_other_release_is_freed(
         assert await before.requeue(replace(rows[0], attempt=0), None, None, None)
     assert await line.unpark(POOL) == 2
     assert len(await drain_order(line, 9)) == 1
+
+
+async def test_the_sites_spend_limit_stops_the_other_release_too(line: ValkeyLine, before: Any) -> None:
+    """It knows pauses, and no limits of tiers and users: those it serves on."""
+    await line.place(POOL, [asking(1), asking(2, user="dear")])
+    day = (line.virtual_now_ms or 0) // DAY_MS
+    await line.tell_spent(POOL, day, [Spent("site", 5, 5), Spent("user/dear", 5, 5), Spent("tier/free", 5, 5)])
+    assert await taken(before) == []
+    await line.tell_spent(POOL, day, [Spent("site", 5, 6)])
+    assert await taken(line) == []
+    assert await taken(before) == ["req_0001", "req_0002"]
+    # What it served of a stopped user is ended by either.
+    await line.finish(replace(asking(2, user="dear"), attempt=1, state=State.COMPLETED), INPUT, OUTPUT)
+    await before.finish(replace(asking(1), attempt=1, state=State.COMPLETED), INPUT, OUTPUT)
+    assert (await line.view(POOL))["running"] == 0

@@ -7,8 +7,10 @@ ever published, the provider's own book of calls, and what users were told.
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any
 
 from tests.simulation.world import World
@@ -23,7 +25,7 @@ RESERVATION_MOVES = {
     ("pending", "pending"), ("pending", "counted"), ("pending", "given_back"), ("pending", "absent"),
     ("absent", "pending"),
 }  # fmt: skip
-KEPT = ("meta", "tiers", "bucket", "user:", "req:", "log:")
+KEPT = ("meta", "tiers", "bucket", "user:", "req:", "log:", "spent")
 """Keys that hold nothing of a request that has ended, or only its log."""
 
 
@@ -213,6 +215,27 @@ def deadlines_hold(world: World) -> Iterator[str]:
             yield f"{row['request_id']} expired {late} ms after its deadline"
 
 
+def nothing_goes_beyond_the_spend_limit(world: World) -> Iterator[str]:
+    """§13: dispatch stops at HEADGATE_MAX_SPEND_PER_DAY: what was not in flight when it was reached is not begun."""
+    limit = world.scenario.max_spend_nano_usd
+    if limit is None or world.scenario.faulty:
+        return
+    costs = {
+        (row["request_id"], row["attempt"]): row["cost_nano_usd"]
+        for row in world.rows("quota", "SELECT * FROM quota_charges")
+    }
+    ends = sorted((call.ended_s or math.inf, costs.get((call.request_id, call.attempt), 0)) for call in world.api.calls)
+    sums = list(accumulate(cost for _, cost in ends))
+    if not sums or sums[-1] < limit:
+        yield f"only {sums[-1:]} were spent: this run shows nothing"
+        return
+    reached_s = next(moment for (moment, _), total in zip(ends, sums, strict=True) if total >= limit)
+    for call in world.api.calls:
+        # From the end of one answer over SQL and three pools to the way of the last that was taken before.
+        if call.at_s > reached_s + 0.5:
+            yield f"{call.request_id} was begun {call.at_s - reached_s:.1f} s after the limit was reached"
+
+
 def _events(world: World) -> list[tuple[int, str, dict[str, Any]]]:
     """(number, request, event) of all that was ever published, in order."""
     found = []
@@ -235,4 +258,5 @@ PROMISES: list[Callable[[World], Iterator[str]]] = [
     users_see_events_in_order,
     what_was_used_is_paid_once,
     deadlines_hold,
+    nothing_goes_beyond_the_spend_limit,
 ]

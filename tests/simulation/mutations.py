@@ -18,9 +18,10 @@ from services.quota.places import Places
 from services.quota.reservations import Answer, Standing
 from services.scheduler import line as line_module
 from services.scheduler import statements, store
+from services.scheduler.spend import Spend
 from services.scheduler.sweeps import Sweeps
 from tests.simulation.faults import QUIET, Rates
-from tests.simulation.scenario import UNEVEN, Event, Scenario, scenario_of
+from tests.simulation.scenario import UNEVEN, Event, Scenario, scenario_of, spending
 
 Break = Callable[[contextlib.ExitStack, Path], None]
 
@@ -99,6 +100,7 @@ async def _never_asked(_: Any) -> str:
 
 
 COUNTED = ("completed", "cancelled")
+SPENDING = "tell no pool what was spent"
 BREAKS: dict[str, Break] = {
     "skip the fence": _several(
         _instead(statements, "FINISH", _unfenced(statements.FINISH)),
@@ -126,6 +128,7 @@ BREAKS: dict[str, Break] = {
     "send a little faster than allowed": _script(
         "limits.lua", "local function pace(limit)", "local function pace(limit) do return 1.1 end"
     ),
+    SPENDING: _instead(Spend, "count", _nothing),
 }
 NAMES = tuple(BREAKS)
 
@@ -143,9 +146,12 @@ class Provocation:
     """Again and again, for a little longer than a lease lasts."""
     rates: Rates = QUIET
     for_s: float = 10.0
+    max_spend_nano_usd: int | None = None
 
     def scenario(self, seed: int) -> Scenario:
         scenario = scenario_of(seed, faulty=False)
+        if self.max_spend_nano_usd is not None:
+            scenario = spending(scenario, self.max_spend_nano_usd)
         scenario.patience_s = PATIENCE_S if scenario.load != UNEVEN else scenario.patience_s
         if not (self.faults or self.rates is not QUIET):
             return scenario
@@ -178,6 +184,8 @@ PROVOKED = {
     "take estimates for the truth": Provocation((20, 6, 13)),
     "serve tiers alike": Provocation((2, 9)),
     "send a little faster than allowed": Provocation((2, 8)),
+    # Some ten answers.
+    SPENDING: Provocation((0, 1, 3), max_spend_nano_usd=50_000_000),
 }
 
 

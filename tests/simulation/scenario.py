@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.simulation.faults import QUIET, Rates
 from tests.simulation.provider import AT_LENGTH
@@ -63,6 +63,8 @@ class Scenario:
     begin_s: float = 0.0
     end_s: float = 0.0
     """Between them single calls fail."""
+    max_spend_nano_usd: int | None = None
+    """Of the whole run, which is over long before midnight."""
     patience_s: float = 1_200.0
     """How long after the last arrival and the last fault all must have ended: two workers' slots and 86 requests, some
     at length, took 660 s of answering (seed 223)."""
@@ -104,6 +106,12 @@ def scenario_of(seed: int, *, faulty: bool | None = None) -> Scenario:
     if broken:
         _break(dice, scenario)
     return scenario
+
+
+def spending(scenario: Scenario, max_spend_nano_usd: int) -> Scenario:
+    """The same with a limit; what is not served within a minute expires, for nothing goes on before midnight."""
+    arrivals = [replace(arrival, max_wait_s=min(arrival.max_wait_s, 60)) for arrival in scenario.arrivals]
+    return replace(scenario, arrivals=arrivals, max_spend_nano_usd=max_spend_nano_usd)
 
 
 def _limits(dice: random.Random, per_minute: int, load: str) -> dict[str, float]:

@@ -26,6 +26,7 @@ Broken on purpose, each by itself (`mutations.py`), and what noticed it:
     take estimates for the truth         neighbours 157 provider-seconds apart where 71 are allowed
     serve tiers alike                    tiers 20 provider-seconds a share apart where 12 are allowed
     send a little faster than allowed    11 of 85 calls refused
+    tell no pool what was spent          a request that was begun seconds after the limit was reached
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.mutations import NAMES
+from tests.simulation.mutations import NAMES, SPENDING
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 18
@@ -65,6 +66,11 @@ def test_a_seed_replays_exactly() -> None:
     digests = [re.findall(r"^digest .*$", simulate("--seeds", "3", "--digests").stdout, re.MULTILINE) for _ in "ab"]
     assert len(digests[0]) == 1
     assert digests[0] == digests[1]
+
+
+def test_nothing_goes_beyond_a_spend_limit() -> None:
+    done = simulate("--control", "--noticed", SPENDING)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("group", range(GROUPS))

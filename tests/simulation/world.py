@@ -273,6 +273,7 @@ def _serving_scheduler(world: World, name: str) -> Callable[[asyncio.Event], Cor
         database_url="sim://scheduler", redis_url=f"unix://{name}.sock", quota_address="quota",
         generator_addresses=tuple(f"worker-{n}" for n in range(1, s.workers + 1)), listen="scheduler",
         provider_plan="sim", model=MODEL, generator_slots=s.slots, drain_ms=5_000,
+        max_spend_nano_usd_per_day=s.max_spend_nano_usd,
     )  # fmt: skip
     return lambda stopping: scheduler_main.serve(settings, stopping, world.faults.dice.random)
 

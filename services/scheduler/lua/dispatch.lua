@@ -37,15 +37,15 @@ many = math.min(many, bucket.breaker_ms and 1 or many, (bucket.a_day or math.hug
 
 local room = math.min(tonumber(ARGV[5]), bucket.at_once or math.huge) - redis.call('ZCARD', key('leases'))
 local heads, taken, parked, answer = {}, 0, 0, {wait, capacity.requests == 1 and EVEN_MS or 0}
-for _, tier in ipairs(tiers) do heads[tier] = head(tier) end
--- What goes next, and the smallest T. Parking 500 at most bounds the script.
+for _, tier in ipairs(tiers) do heads[tier] = not tier_stopped(bucket, tier) and head(tier) or nil end
+-- What goes next, and the smallest T. Parking or stopping 500 at most bounds the script.
 local function pop()
   local first, smallest = nil, nil
   for _, h in pairs(heads) do
     if not first or h.finish < first.finish or (h.finish == first.finish and h.tier < first.tier) then first = h end
     if not smallest or h.T < smallest then smallest = h.T end
   end
-  if not first or parked >= 500 or not park(first) then return first, smallest end
+  if not first or parked >= 500 or not (stop(bucket, first) or park(first)) then return first, smallest end
   parked = parked + 1
   heads[first.tier] = head(first.tier)
   return pop()

@@ -1,4 +1,4 @@
--- The budget of retries; follows order.lua in every script. No KEYS or ARGV of its own.
+-- The budget of retries; follows stops.lua in every script. No KEYS or ARGV of its own.
 -- Retries may be a tenth of the traffic beyond first attempts. Each takes one and gives back two if it succeeds, so
 -- that a pool which has recovered is soon served in full; one in 5 s is always free, so that nothing waits for ever.
 local function earn_retries(bucket, limits, amount)
@@ -26,7 +26,10 @@ local function wake_backoff(bucket, limits)
     else
       if r.again then earn_retries(bucket, limits, -1) end
       redis.call('ZREM', key('backoff'), id)
-      if r.member then enter(r) end
+      if r.member then
+        resume(bucket, r)
+        enter(r)
+      end
     end
   end
 end

@@ -5,8 +5,9 @@
 -- ARGV[8..]  ids
 -- Returns JSON: {now, V, tiers: {tier: {T, share, queued, sum, arrived, along?}}, limits, levels, bucket, running,
 -- backing_off, concurrency?, asked?: place, places: [place or false for one that is not in line]}.
--- A place is {tier, rank (0 is next), depth, cost, not_before?}; along is in `along` below. T and costs of heads are text:
--- JSON's numbers have 14 digits here, and the order of equals would be lost.
+-- A place is {tier, rank (0 is next), depth, cost, not_before?, stopped? (until when its user's spend limit keeps it)};
+-- along is in `along` below. T and costs of heads are text: JSON's numbers have 14 digits here, and the order of equals
+-- would be lost.
 local HEADS, FIRST, STRATA, BLOCK = 400, 100, 16, 16
 local bucket, levels, limits = load_bucket()
 -- The bucket with what was learned of very many answers in the place of what was learned of the last.
@@ -53,7 +54,7 @@ if ARGV[5] ~= '' then
   local r = {user = ARGV[4], tier = ARGV[5], input = ARGV[6], output = ARGV[7]}
   r.cost = cost_of(bucket, limits, expected(bucket, r))
   r.tag = lifted_F(r, user_of(r))
-  asked = {tier = r.tier, cost = r.cost, depth = depth(r),
+  asked = {tier = r.tier, cost = r.cost, depth = depth(r), stopped = user_stopped(bucket, r) or nil,
     rank = redis.call('ZCOUNT', key('line:' .. r.tier), '-inf', precise(r.tag))}
 end
 
@@ -66,7 +67,7 @@ for i = 8, #ARGV do
   if not_before then rank = redis.call('ZCOUNT', key('line:' .. r.tier), '-inf', '(' .. r.tag) end
   if rank then
     place = {tier = r.tier, rank = rank, cost = tonumber(r.cost), not_before = tonumber(not_before),
-      depth = depth(r)}
+      depth = depth(r), stopped = user_stopped(bucket, r) or nil}
   end
   table.insert(places, place)
 end

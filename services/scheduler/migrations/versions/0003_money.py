@@ -17,6 +17,8 @@ def upgrade() -> None:
         sa.Column("completed", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("cached", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("saved_nano_usd", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("cost_nano_usd", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("spent_day", sa.Integer, nullable=False, server_default="0"),
     ):
         op.add_column("scheduler_outbox", column)
     unpaid = sa.text("state = 'cancelled' AND charged_attempt < attempt")
@@ -71,4 +73,20 @@ def upgrade() -> None:
         sa.Column("ended_ms", sa.BigInteger),
         sa.Column("send_ms", sa.BigInteger),
         sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    )
+    _spending()
+
+
+def _spending() -> None:
+    capped = sa.text("spend_nano_usd_per_day IS NOT NULL")
+    op.create_index(
+        "scheduler_users_capped", "scheduler_users", ["user_id"], postgresql_where=capped, sqlite_where=capped
+    )
+    op.create_table(
+        "scheduler_spent",
+        sa.Column("kind", sa.String(8), primary_key=True),
+        sa.Column("name", sa.String(128), primary_key=True),
+        sa.Column("day", sa.Integer, nullable=False),
+        sa.Column("nano_usd", sa.BigInteger, nullable=False),
+        sa.Column("cap_nano_usd", sa.BigInteger),
     )
