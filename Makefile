@@ -12,9 +12,9 @@ WORKERS ?= 2
 ARGS ?=
 export PYTHONPATH := $(CURDIR):$(CURDIR)/protos
 
-BENCHES = accept watch burst scarce small_plans limit_change shared_key fairness waits order_cost quota_ledger
+BENCHES = accept watch burst scarce small_plans limit_change shared_key fairness waits order_cost quota_ledger ledger_pages
 
-.PHONY: help run test sim lint verify protos lock fmt bench bench-all clean dev k8s
+.PHONY: help run test sim bill lint verify protos lock fmt bench bench-all clean dev k8s
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,10 @@ SEEDS ?=
 sim: $(VENV)/dev.lock ## the scheduler's promises in virtual time (SEED=7 for one, SEEDS=1000 for many)
 	@PYTHONHASHSEED=0 exec $(PY) -m tests.simulation --workers $(if $(SEEDS),$(WORKERS),1) \
 		--seeds $(if $(SEEDS),0-$$(($(SEEDS) - 1)),$(SEED)) $(ARGS)
+
+REQUESTS ?= 10000
+bill: $(VENV)/dev.lock ## the ledger against the provider's bill: many requests, faults and kills (REQUESTS=10000)
+	@HEADGATE_BILL_REQUESTS=$(REQUESTS) exec $(PY) -m pytest -n 0 tests/chaos/test_bill.py $(ARGS)
 
 lint: $(VENV)/dev.lock k8s ## style, types, import rules, manifests
 	$(PY) -m ruff check .

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from rich.markup import escape
 
-from services.cli import audit, limits, usage
+from services.cli import audit, economics, limits, usage
 from services.cli.client import Client, CliError
 from services.cli.screen import Progress, Screen, complain, place
 
@@ -115,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     revoke.set_defaults(run=_keys_revoke)
     usage.add_commands(commands, users, admin, _admin_client)
     audit.add_command(commands, admin, _admin_client)
+    economics.add_commands(commands, admin, _admin_client)
     commands.add_parser("up", help="run all of Headgate on this machine", add_help=False)
     return parser
 

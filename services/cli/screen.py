@@ -21,6 +21,9 @@ PAUSED = {
     "storage": "a store is being repaired",
 }
 
+PIPE_COLUMNS = 500
+"""A pipe has no width to fit a table to; rich takes 80 and cuts."""
+
 
 def duration(milliseconds: int) -> str:
     """In the largest two units: "4 min 10 s"."""
@@ -67,6 +70,8 @@ class Screen:
 
     def __init__(self) -> None:
         self._results = Console(highlight=False, soft_wrap=True)
+        if not self._results.is_terminal:
+            self._results.width = PIPE_COLUMNS
         self._progress = Console(stderr=True, highlight=False)
 
     @contextmanager
@@ -87,8 +92,8 @@ class Screen:
         self._progress.print(visible(text), markup=False)
 
     def table(self, table: Table) -> None:
-        """Rows for people; a pipe has no width to fit them to."""
-        self._results.print(table, soft_wrap=not self._results.is_terminal)
+        """Rows for people."""
+        self._results.print(table, soft_wrap=False)
 
     def diagram(self, source: str) -> None:
         """Drawn where there is a terminal and the kind can be drawn with characters, else its source."""

@@ -52,7 +52,16 @@ class Conversation:
     @property
     def digest(self) -> bytes:
         """SHA-256 of the last user text."""
-        return hashlib.sha256(self.last.encode("utf-8", "surrogatepass")).digest()
+        return _digest(self.last)
+
+    @property
+    def first_digest(self) -> bytes:
+        """SHA-256 of the first user text."""
+        return _digest(self.first)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def conversation_of(body: Mapping[str, Any]) -> Conversation:

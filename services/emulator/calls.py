@@ -24,6 +24,8 @@ class Call:
     input_tokens: int = 0
     output_tokens: int = 0
     """As reported to the client, or, if the stream ended before that, as produced."""
+    conversation_digest: bytes = b""
+    """SHA-256 of the first user text: a repair has that of what it repairs."""
     ended: str = ""
     """complete, cut or client_closed; empty while it runs."""
     fault: str = ""
@@ -31,7 +33,8 @@ class Call:
     def view(self) -> dict[str, Any]:
         """As JSON."""
         names = ("number", "time_ms", "model", "status", "input_tokens", "output_tokens", "ended", "fault")
-        return {**{name: getattr(self, name) for name in names}, "prompt_hash": self.prompt_digest.hex()}
+        hashes = {"prompt_hash": self.prompt_digest.hex(), "conversation_hash": self.conversation_digest.hex()}
+        return {**{name: getattr(self, name) for name in names}, **hashes}
 
 
 class Calls:

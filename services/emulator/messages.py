@@ -99,6 +99,7 @@ def _admit(world: World, body: dict[str, Any], talk: Conversation, request_id: s
             text = f"This request would exceed your organization's rate limit of {exceeded.limit} {unit} per minute."
             refusal = wire.Refused(429, "rate_limit_error", text, retry_after_s=exceeded.retry_after_s)
     call = world.calls.begin(now_ms, body["model"], refusal.status if refusal else 200, talk.digest, name)
+    call.conversation_digest = talk.first_digest
     if refusal:
         world.calls.end(call, calls.COMPLETE)
         raise refusal

@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 from grpc_health.v1 import health_pb2_grpc
+from headgate.quota.v1.billing_pb2_grpc import BillingServiceStub
 from headgate.quota.v1.ledger_pb2_grpc import LedgerServiceStub
 from headgate.quota.v1.quota_pb2_grpc import QuotaServiceStub
 from headgate.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
@@ -40,6 +41,9 @@ REPEATABLE = (
     "headgate.quota.v1.QuotaService/ListTiers",
     "headgate.quota.v1.QuotaService/Reserve",
     "headgate.quota.v1.QuotaService/Resolve",
+    "headgate.quota.v1.LedgerService/GetEconomics",
+    "headgate.quota.v1.LedgerService/GetStatement",
+    "headgate.quota.v1.BillingService/ReceiveStripeEvent",
     "headgate.quota.v1.LedgerService/GetUsageReport",
     "headgate.quota.v1.LedgerService/ListAudit",
     "headgate.quota.v1.LedgerService/ListUsers",
@@ -81,6 +85,7 @@ async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
             health_pb2_grpc.HealthStub(quota),
             health_pb2_grpc.HealthStub(scheduler),
             LedgerServiceStub(quota),
+            BillingServiceStub(quota),
         )
         web = Path(__file__).parent / "web"
         gateway = Gateway(settings, backends, SystemClock(), lambda: random_id("req_"), web)

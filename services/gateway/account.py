@@ -25,10 +25,12 @@ class Account:
         quota: QuotaServiceAsyncStub,
         callers: Callers,
         outstanding: Callable[[quota_pb2.User, quota_pb2.Tier], Awaitable[int]],
+        billing_portal_url: str = "",
     ) -> None:
         self._quota = quota
         self._callers = callers
         self._outstanding = outstanding
+        self._links = {"billingPortalUrl": billing_portal_url} if billing_portal_url else {}
 
     async def me(self, request: Request) -> Response:
         """Tier, day, and what is under way."""
@@ -43,6 +45,7 @@ class Account:
                 "resetTime": rfc3339(usage.reset_time),
                 "outstanding": await self._outstanding(answer.user, answer.tier),
                 "outstandingLimit": answer.tier.outstanding,
+                **self._links,
             }
         )
 

@@ -17,9 +17,11 @@ from services.gateway import pages
 from services.gateway.account import Account
 from services.gateway.admin import Admin
 from services.gateway.audit import Audit
+from services.gateway.billing import Billing
 from services.gateway.callers import Callers
 from services.gateway.cors import Cors
 from services.gateway.diagrams import Diagrams
+from services.gateway.economics import Economics
 from services.gateway.edge import Edge, Handler, Resource, json_response, nowhere
 from services.gateway.events import Events
 from services.gateway.health import Health
@@ -31,6 +33,7 @@ from services.gateway.socket import Sockets
 from services.gateway.watches import Hub
 
 if TYPE_CHECKING:
+    from headgate.quota.v1.billing_pb2_grpc import BillingServiceAsyncStub
     from headgate.quota.v1.ledger_pb2_grpc import LedgerServiceAsyncStub
     from headgate.quota.v1.quota_pb2_grpc import QuotaServiceAsyncStub
     from headgate.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceAsyncStub
@@ -45,6 +48,7 @@ class Backends:
     quota_health: Any
     scheduler_health: Any
     ledger: LedgerServiceAsyncStub
+    billing: BillingServiceAsyncStub
 
 
 class Gateway:
@@ -67,9 +71,13 @@ class Gateway:
         )
         diagrams = Diagrams(quota, scheduler, callers, self.hub, links, clock, new_id)
         resources = {
-            **_user_calls(diagrams, self.events, Account(quota, callers, diagrams.outstanding)),
+            **_user_calls(
+                diagrams, self.events, Account(quota, callers, diagrams.outstanding, settings.billing_portal_url)
+            ),
             **_admin_calls(Admin(quota, callers), Ledger(backends.ledger, callers)),
+            **_economics_calls(Economics(backends.ledger, callers)),
             "/api/admin/audit": Resource(GET=Audit(backends.ledger, callers).list),
+            "/api/billing/stripe/webhook": Resource(POST=Billing(backends.billing).stripe),
             "/healthz": Resource(GET=self.health.alive),
             "/readyz": Resource(GET=self.health.ready),
             **{address: Resource(GET=page) for address, page in pages.load(web).items()},
@@ -111,6 +119,13 @@ def _admin_calls(admin: Admin, ledger: Ledger) -> dict[str, Resource]:
         "/api/admin/users/{id}/tier": Resource(PUT=admin.set_tier),
         "/api/admin/users/{id}/keys": Resource(GET=admin.keys, POST=admin.create_key),
         "/api/admin/keys/{id}": Resource(DELETE=admin.revoke_key),
+    }
+
+
+def _economics_calls(economics: Economics) -> dict[str, Resource]:
+    return {
+        "/api/admin/economics": Resource(GET=economics.show),
+        "/api/admin/statements/{month}": Resource(GET=economics.statement),
     }
 
 

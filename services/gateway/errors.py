@@ -162,6 +162,7 @@ def _stale(refusal: Refusal) -> Problem:
 
 _BY_REASON: dict[str, Callable[[Refusal], Problem]] = {
     "UNAUTHENTICATED": lambda refusal: unauthenticated(),
+    "INVALID_SIGNATURE": lambda refusal: Problem(400, "INVALID_SIGNATURE", refusal.message),
     "USER_SUSPENDED": lambda refusal: Problem(403, "FORBIDDEN", refusal.message),
     "MODEL_NOT_ALLOWED": lambda refusal: Problem(403, "FORBIDDEN", refusal.message),
     "USER_LIMIT_EXCEEDED": _limit,

@@ -18,6 +18,13 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _https_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "https" or not parts.hostname or not text.isprintable() or " " in text:
+        raise ValueError(f"'{text}' is not an https address")
+    return text
+
+
 def _demo_keys(text: str) -> dict[str, str]:
     keys = json.loads(text)
     if not isinstance(keys, dict) or not all(isinstance(key, str) for key in keys.values()):
@@ -39,6 +46,7 @@ class GatewaySettings:
     admin_read_keys: tuple[str, ...] = variable("HEADGATE_ADMIN_READ_KEY", words, default=())
     emulated: bool = variable("HEADGATE_EMULATED", boolean, default=False)
     demo_keys: dict[str, str] | None = variable("HEADGATE_DEMO_KEYS", _demo_keys, default=None)
+    billing_portal_url: str = variable("HEADGATE_BILLING_PORTAL_URL", _https_url, default="")
     tls_certificate: Path | None = variable("HEADGATE_TLS_CERT", Path, default=None)
     tls_key: Path | None = variable("HEADGATE_TLS_KEY", Path, default=None)
     tls_authority: Path | None = variable("HEADGATE_TLS_CA", Path, default=None)

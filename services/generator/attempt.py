@@ -62,7 +62,9 @@ class Usage:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Nothing new."""
+    """Nothing new, or the turn that is sent to the provider now."""
+
+    turn: int = 0
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,8 @@ class Attempts:
 
     async def _speak(self, turn: _Turn, call: Call) -> AsyncGenerator[Step, None]:
         given = 0
+        # Told before: whatever becomes of this process, what the provider was asked for is known.
+        yield Heartbeat(turn.number)
         try:
             async with aclosing(self._upstream.stream(call)) as events:
                 async for event in events:

@@ -152,7 +152,7 @@ def _message_of(step: Step) -> pb.GenerateResponse:
     if isinstance(step, Delta):
         return pb.GenerateResponse(delta=pb.Delta(text=step.text, offset=step.offset, turn=step.turn))
     if isinstance(step, Heartbeat):
-        return pb.GenerateResponse(heartbeat=pb.Heartbeat())
+        return pb.GenerateResponse(heartbeat=pb.Heartbeat(turn=step.turn))
     if isinstance(step, Started):
         started = pb.Started(
             turn=step.turn, limits=_limits_of(step.limits), provider_request_id=step.provider_request_id

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from headgate.quota.v1 import ledger_pb2_grpc, quota_pb2_grpc
+from headgate.quota.v1 import billing_pb2_grpc, ledger_pb2_grpc, quota_pb2_grpc
 from sqlalchemy.exc import SQLAlchemyError
 
 from services import process, sql
@@ -22,11 +22,12 @@ from services.config import ConfigError
 from services.ids import derived_key
 from services.pricing import PriceList, read_prices
 from services.process import StartError
-from services.quota import ledger_servicer
+from services.quota import billing_servicer, ledger_servicer
 from services.quota.accounts import Accounts
 from services.quota.audit import Audit
 from services.quota.audit_books import SqlBooks
 from services.quota.audit_log import AuditLog
+from services.quota.billing_events import BillingEvents
 from services.quota.closing import Closing
 from services.quota.economics import Economics
 from services.quota.ledger import Ledger
@@ -88,11 +89,14 @@ def build(
     scheduler = GrpcScheduler(scheduler_channel, plans)
     accounts = Accounts(store, plans, clock, secrets.token_bytes)
     places = Places(store, plans, accounts, scheduler, clock, derived_key(settings.secret, "request-id"))
-    server = Server([NAME, ledger_servicer.NAME], refusal_for, tls=settings.tls)
+    names = [NAME, ledger_servicer.NAME, billing_servicer.NAME]
+    server = Server(names, refusal_for, tls=settings.tls)
     servicer = QuotaServicer(accounts, places, Ledger(store, prices, clock), plans)
     quota_pb2_grpc.add_QuotaServiceServicer_to_server(servicer, server.grpc)
     answers = ledger_servicer.LedgerServicer(AuditLog(store), Economics(store, plans, clock), Reports(store, clock))
     ledger_pb2_grpc.add_LedgerServiceServicer_to_server(answers, server.grpc)
+    billing = billing_servicer.BillingServicer(BillingEvents(store, plans, accounts, clock, settings.stripe_secrets))
+    billing_pb2_grpc.add_BillingServiceServicer_to_server(billing, server.grpc)
     closing = Closing(store, plans, clock)
     return Service(server, Resolver(store, places, clock), TierChangeDelivery(store, scheduler, clock), closing)
 
@@ -141,7 +145,8 @@ async def _audit(settings: MigrateSettings, _stopping: asyncio.Event) -> None:
             if found <= MOST_SHOWN:
                 print(difference)  # noqa: T201
     more = f", of which {MOST_SHOWN} are shown" if found > MOST_SHOWN else ""
-    print(f"{found or 'No'} rows do not agree{more}. {audit.summary()}.")  # noqa: T201
+    verdict = f"{found:,} rows do not agree{more}" if found else "All rows agree"
+    print(f"{verdict}. {audit.summary()}.")  # noqa: T201
     if found:
         sys.exit(1)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from services.clock import Clock
 from services.ids import RandomBytes, random_id
+from services.quota.billing import tier_of
 from services.quota.keys import NewKey, is_valid, make_key, read_key
 from services.quota.model import (
     AlreadyExists,
@@ -68,7 +69,7 @@ class Accounts:
     def _by_user_id(self, tx: Transaction, caller: Caller) -> Identity:
         user = tx.find_user(caller.user_id)
         if user is None and caller.create_if_missing:
-            user = self._new_user(caller.user_id, "", self._plans.default)
+            user = self._new_user(caller.user_id, "", self._paid_tier(tx, caller.user_id))
             if not self._insert_user(tx, user):
                 user = tx.find_user(caller.user_id)
         if user is None:
@@ -77,18 +78,18 @@ class Accounts:
 
     async def create_user(self, user_id: str, email: str, tier: str, actor: str) -> tuple[User, Key, str]:
         """Creates a user with a first key and returns the key's text too. An empty id or tier is chosen here."""
-        user = self._new_user(
-            user_id or random_id("usr_", self._random_bytes), email, self._known(tier or self._plans.default)
-        )
+        user_id = user_id or random_id("usr_", self._random_bytes)
+        tier = tier and self._known(tier)
         made = make_key(self._random_bytes)
 
-        def create(tx: Transaction) -> Key:
+        def create(tx: Transaction) -> tuple[User, Key]:
+            user = self._new_user(user_id, email, tier or self._paid_tier(tx, user_id))
             if not self._insert_user(tx, user):
                 raise AlreadyExists("user")
             self._audit(tx, actor, "user.create", user.user_id, "", user.tier)
-            return self._insert_key(tx, made, user.user_id, actor)
+            return user, self._insert_key(tx, made, user.user_id, actor)
 
-        return user, await self._store.write(create), made.text
+        return *await self._store.write(create), made.text
 
     async def get_user(self, user_id: str) -> User:
         """One user, suspended or not."""
@@ -101,20 +102,24 @@ class Accounts:
     async def set_tier(self, user_id: str, tier: str, actor: str) -> tuple[User, str]:
         """Moves a user to another tier and returns the former one; the scheduler is told by the outbox."""
         self._known(tier)
-        now_ms = self._clock.now_ms()
 
         def change(tx: Transaction) -> tuple[User, str]:
             before = self._existing(tx, user_id, lock=True)
-            if before.tier == tier:
-                return before, tier
-            after = replace(before, tier=tier, tier_version=before.tier_version + 1)
-            tx.update_tier(user_id, tier, after.tier_version)
-            tx.note_terms(user_id, now_ms)
-            tx.enqueue_tier_change(after, now_ms)
-            self._audit(tx, actor, "user.tier", user_id, before.tier, tier)
-            return after, before.tier
+            return self.move(tx, before, tier, actor), before.tier
 
         return await self._store.write(change)
+
+    def move(self, tx: Transaction, before: User, tier: str, actor: str) -> User:
+        """`set_tier` inside a transaction that has the user locked."""
+        if before.tier == tier:
+            return before
+        now_ms = self._clock.now_ms()
+        after = replace(before, tier=tier, tier_version=before.tier_version + 1)
+        tx.update_tier(after.user_id, tier, after.tier_version)
+        tx.note_terms(after.user_id, now_ms)
+        tx.enqueue_tier_change(after, now_ms)
+        self._audit(tx, actor, "user.tier", after.user_id, before.tier, tier)
+        return after
 
     async def set_terms(self, user_id: str, changes: Mapping[str, int | None], actor: str) -> User:
         """Gives a user terms of their own, by name; None takes one back."""
@@ -192,6 +197,10 @@ class Accounts:
             return False
         tx.note_terms(user.user_id, user.create_time_ms)
         return True
+
+    def _paid_tier(self, tx: Transaction, user_id: str) -> str:
+        """What somebody who is new has subscribed to already: people may pay before they first call."""
+        return tier_of(tx.list_subscriptions(user_id), self._plans)
 
     def _known(self, tier: str) -> str:
         if tier not in self._plans:

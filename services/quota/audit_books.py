@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, or_, select, union_all
@@ -59,6 +60,9 @@ WRONG_TIER_DAYS = _unequal(
 )
 
 
+_CHARGE = [charges.c[field.name] for field in fields(Charge)]
+
+
 class SqlBooks:
     """Implements `Books` on a connection that reads one snapshot."""
 
@@ -71,7 +75,7 @@ class SqlBooks:
         return sorted(found)
 
     def charges(self, day: str) -> Iterator[Charge]:
-        return (Charge(**row._mapping) for row in self._rows(select(charges).where(charges.c.day == day)))
+        return (Charge(*row) for row in self._rows(select(*_CHARGE).where(charges.c.day == day)))
 
     def hours(self, hours_of_day: range) -> dict[Hour, Use]:
         query = select(hours).where(hours.c.hour >= hours_of_day.start, hours.c.hour < hours_of_day.stop)

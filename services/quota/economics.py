@@ -114,7 +114,7 @@ class Economics:
         def read(tx: Transaction) -> Statement:
             window = self._window(tx, first, min(last, today))
             by_day = self._days(tx, window)
-            users = tx.list_user_margins(window, after, size + 1)
+            users = tx.list_users_in_order(window, after, size + 1)
             closed = last < today and not window.open_days and not tx.has_pending(first, last)
             next_after = users[size - 1].user_id if len(users) > size else ""
             return Statement(month, closed, _total(by_day), by_day, users[:size], next_after)

@@ -304,8 +304,8 @@ class UserRow:
     tier: str
     status: UserStatus
     sorted_by: int
-    use: Use = Use()
-    revenue_nano_usd: int = 0
+    revenue_nano_usd: int
+    use: Use
 
 
 @dataclass(frozen=True)
@@ -332,6 +332,10 @@ class Unauthenticated(Exception):
 
 class Suspended(Exception):
     """The user may not call now."""
+
+
+class InvalidSignature(Exception):
+    """Something that should be signed is not, or was so too long ago."""
 
 
 class NotFound(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
+from services.quota.billing import Event, Subscription
 from services.quota.model import (
     AuditEntry,
     Charge,
@@ -121,15 +122,15 @@ class Transaction(Protocol):
         ...
 
     def list_top_users(self, window: Window, limit: int) -> list[UserMargin]:
-        """By cost, dearest first."""
+        """Who cost most, dearest first."""
         ...
 
     def list_unprofitable_users(self, window: Window, limit: int) -> list[UserMargin]:
         """Who cost more than they brought in, most first."""
         ...
 
-    def list_user_margins(self, window: Window, after: str, limit: int) -> list[UserMargin]:
-        """By id, behind `after`."""
+    def list_users_in_order(self, window: Window, after: str, limit: int) -> list[UserMargin]:
+        """Who used or brought in anything, by id, behind `after`."""
         ...
 
     def insert_reservation(self, row: Reservation) -> bool:
@@ -181,15 +182,7 @@ class Transaction(Protocol):
         ...
 
     def list_users(self, query: UsersQuery, after: UsersCursor) -> list[UserRow]:
-        """Highest first, behind `after`, without their use and revenue."""
-        ...
-
-    def uses_of(self, user_ids: Sequence[str], first_day: str, last_day: str) -> dict[str, Use]:
-        """Use by user, of those who had any."""
-        ...
-
-    def revenue_of(self, user_ids: Sequence[str], first_day: str, last_day: str) -> dict[str, int]:
-        """Revenue by user, of those who brought any."""
+        """Highest first, behind `after`."""
         ...
 
     def list_usage(self, hours: range, query: UsageQuery) -> list[UsageRow]:
@@ -208,6 +201,32 @@ class Transaction(Protocol):
 
     def list_audit(self, limit: int, below: int, subject: str) -> list[tuple[int, AuditEntry]]:
         """(number, entry) of the numbers below `below`, highest first; only of `subject` if it is not empty."""
+        ...
+
+    def keep_billing_event(self, event: Event, now_ms: int) -> bool:
+        """Keeps it, locked; whether it was applied before. Waits for a concurrent delivery to end."""
+        ...
+
+    def update_billing_event(self, event_id: str, user_id: str, reason: str) -> None:
+        """Notes whose it is, and why it was not applied; an empty reason: it was."""
+        ...
+
+    def lock_customer(self, customer_id: str) -> str:
+        """The customer's user; empty if nobody knows."""
+        ...
+
+    def set_customer(self, customer_id: str, user_id: str) -> None: ...
+    def find_subscription(self, subscription_id: str) -> Subscription | None: ...
+    def keep_subscription(self, subscription: Subscription) -> None:
+        """Inserts or replaces it."""
+        ...
+
+    def give_subscriptions(self, customer_id: str, user_id: str) -> int:
+        """Makes a customer's subscriptions that are nobody's that user's; how many there were."""
+        ...
+
+    def list_subscriptions(self, user_id: str) -> list[Subscription]:
+        """Those that were not deleted."""
         ...
 
     def list_held_tiers(self) -> list[str]:

@@ -7,7 +7,15 @@ from grpc import StatusCode
 from headgate.quota.v1 import quota_pb2 as pb
 
 from services.quota import wire
-from services.quota.model import AlreadyExists, Invalid, LimitReached, NotFound, Suspended, Unauthenticated
+from services.quota.model import (
+    AlreadyExists,
+    Invalid,
+    InvalidSignature,
+    LimitReached,
+    NotFound,
+    Suspended,
+    Unauthenticated,
+)
 from services.rpc.status import Refusal
 from services.sql import StoreUnavailable
 
@@ -24,6 +32,9 @@ def refusal_for(error: Exception) -> Refusal | None:
             return _refusal(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", "This API key is not valid.")
         case Suspended():
             return _refusal(StatusCode.PERMISSION_DENIED, "USER_SUSPENDED", "This account is suspended.")
+        case InvalidSignature():
+            text = "The signature is missing, wrong or too old."
+            return _refusal(StatusCode.INVALID_ARGUMENT, "INVALID_SIGNATURE", text)
         case NotFound():
             return _refusal(StatusCode.NOT_FOUND, "NOT_FOUND", f"There is no such {error}.")
         case AlreadyExists():

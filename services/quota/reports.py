@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 from dataclasses import replace
+from datetime import date
 
 import msgspec
 
 from services.clock import DAY_MS, Clock, utc_day
 from services.quota.model import Invalid, UsageQuery, UsageRow, UserRow, UsersCursor, UsersQuery
-from services.quota.ports import Store, Transaction
+from services.quota.ports import Store
 
 HIGHEST = 2**63 - 1
 """No sum is as high: where the first page begins."""
@@ -27,9 +28,12 @@ class Reports:
         now_ms = self._clock.now_ms()
         top = UsersCursor(utc_day(now_ms - (query.days - 1) * DAY_MS), utc_day(now_ms), HIGHEST, "")
         after = _read_token(page_token) if page_token else top
-        rows, more = await self._store.read(lambda tx: _users(tx, query, after))
-        last = rows[-1] if more else None
-        return rows, _token(after._replace(value=last.sorted_by, user_id=last.user_id)) if last else ""
+        one_more = replace(query, page_size=query.page_size + 1)
+        rows = await self._store.read(lambda tx: tx.list_users(one_more, after))
+        page = rows[: query.page_size]
+        if len(rows) == len(page):
+            return page, ""
+        return page, _token(after._replace(value=page[-1].sorted_by, user_id=page[-1].user_id))
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         """By hour or day, oldest first."""
@@ -38,25 +42,16 @@ class Reports:
         return await self._store.read(lambda tx: tx.list_usage(hours, query))
 
 
-def _users(tx: Transaction, query: UsersQuery, after: UsersCursor) -> tuple[list[UserRow], bool]:
-    # Only what is sorted by is summed up of everybody, the rest of those on the page.
-    rows = tx.list_users(replace(query, page_size=query.page_size + 1), after)
-    page = rows[: query.page_size]
-    ids = [row.user_id for row in page]
-    uses = tx.uses_of(ids, after.first_day, after.last_day)
-    brought = tx.revenue_of(ids, after.first_day, after.last_day)
-    full = [
-        replace(row, use=uses.get(row.user_id, row.use), revenue_nano_usd=brought.get(row.user_id, 0)) for row in page
-    ]
-    return full, len(rows) > len(page)
-
-
 def _token(cursor: UsersCursor) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode()
 
 
 def _read_token(text: str) -> UsersCursor:
     try:
-        return msgspec.json.decode(base64.b64decode(text, b"-_", validate=True), type=UsersCursor)
+        cursor = msgspec.json.decode(base64.b64decode(text, b"-_", validate=True), type=UsersCursor)
+        days = [date.fromisoformat(cursor.first_day), date.fromisoformat(cursor.last_day)]
     except (ValueError, msgspec.DecodeError):
-        raise Invalid("page_token", "is none that was given out here") from None
+        days = []
+    if not days or not 0 <= cursor.value < HIGHEST or not cursor.user_id.isprintable():
+        raise Invalid("page_token", "is none that was given out here")
+    return cursor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from services.rpc.channel import Tls
-from services.settings import SettingsError, boolean, config_dir, secret, variable
+from services.settings import SettingsError, boolean, config_dir, secret, variable, words
 
 
 def database_url(text: str) -> str:
@@ -30,6 +31,14 @@ def existing_file(text: str) -> str:
     return text
 
 
+def stripe_secrets(text: str) -> tuple[str, ...]:
+    """Parses one or two of Stripe's signing secrets; the error never shows them."""
+    secrets = words(text)
+    if not 1 <= len(secrets) <= 2 or not all(re.fullmatch(r"whsec_[!-~]+", secret) for secret in secrets):
+        raise ValueError("it must be a signing secret of Stripe (whsec_…), or two with a comma between them")
+    return secrets
+
+
 @dataclass(frozen=True)
 class MigrateSettings:
     """What `migrate` needs."""
@@ -47,6 +56,7 @@ class Settings:
     listen: str = variable("HEADGATE_LISTEN", str, default="0.0.0.0:50051")
     migrate_at_start: bool = variable("HEADGATE_MIGRATE_AT_START", boolean, default=False)
     plans_file: str = variable("HEADGATE_PLANS_FILE", existing_file, default=str(config_dir() / "plans.yaml"))
+    stripe_secrets: tuple[str, ...] = variable("HEADGATE_STRIPE_WEBHOOK_SECRET", stripe_secrets, default=())
     tls_certificate: str = variable("HEADGATE_TLS_CERT", existing_file, default="")
     tls_key: str = variable("HEADGATE_TLS_KEY", existing_file, default="")
     tls_authority: str = variable("HEADGATE_TLS_CA", existing_file, default="")

@@ -13,7 +13,9 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     BindParameter,
+    Column,
     ColumnElement,
+    CompoundSelect,
     FromClause,
     Select,
     Table,
@@ -31,6 +33,7 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    union,
     union_all,
     update,
 )
@@ -151,63 +154,104 @@ HAS_PENDING = select(
 LIST_TIER_DAYS = select(tier_days).where(tier_days.c.day.between(bindparam("first"), bindparam("last")))
 
 
-def _sums(of: FromClause) -> list[ColumnElement[int]]:
-    return [func.sum(of.c[name]).label(name) for name in SUMS]
+def sums(of: FromClause) -> list[ColumnElement[int]]:
+    # Whole numbers: PostgreSQL's own sums of them are decimals, which take longer to read than all the rest of a page.
+    return [cast(func.sum(of.c[name]), BigInteger).label(name) for name in SUMS]
 
 
 def _use_by(*groups: ColumnElement[Any]) -> Select[Any]:
     hour = hours.c.hour.between(bindparam("first_hour"), bindparam("last_hour"))
-    return select(*groups, *_sums(hours)).where(hour).group_by(*groups)
+    return select(*groups, *sums(hours)).where(hour).group_by(*groups)
 
 
-_date = (hours.c.hour // 24).label("date")
+# Written out: PostgreSQL does not see that two bound numbers are one expression.
+_date = (hours.c.hour // literal_column("24", BigInteger)).label("date")
 USE_BY_DAY_AND_TIER = _use_by(_date, hours.c.tier)
 USE_BY_MODEL = _use_by(hours.c.model.label("name")).order_by(desc("cost_nano_usd"), "name")
 USE_BY_KIND = _use_by(hours.c.kind.label("name")).order_by(desc("cost_nano_usd"), "name")
 
 
-def user_margins(window: Window) -> Select[Any]:
-    """Use and revenue of each user who has any in these days; with the tier held now."""
+def _price(window: Window) -> ColumnElement[int]:
+    """What the terms of a row cost a month."""
+    return func.coalesce(_own_price, case(window.prices, value=terms.c.tier, else_=literal(0, BigInteger)))
+
+
+def _held_on(day: str) -> ColumnElement[bool]:
+    return terms.c.number.in_(_newest.where(terms.c.from_ms < next_day_ms(day)))
+
+
+def _margins_of(window: Window, page: Select[Any] | CompoundSelect[Any]) -> Select[Any]:
+    """Use and revenue of the users that `page` names, and the tier each has now.
+
+    Named by a query, not by a list: a list of 1,000 in a prepared statement was looked through for every row, 10 s.
+    """
+    ids = select(page.cte("page").c.user_id)
     none = [literal(0, BigInteger).label(name) for name in SUMS]
-    in_window = [table.c.day.between(window.first, window.last) for table in (days, revenue)]
-    price = func.coalesce(_own_price, case(window.prices, value=terms.c.tier, else_=literal(0, BigInteger)))
     parts = [
         select(days.c.user_id, *(days.c[name] for name in SUMS), literal(0, BigInteger).label("revenue"))
-        .where(in_window[0]),
-        select(revenue.c.user_id, *none, revenue.c.revenue_nano_usd).where(in_window[1]),
+        .where(days.c.user_id.in_(ids), days.c.day.between(window.first, window.last)),
+        select(revenue.c.user_id, *none, revenue.c.revenue_nano_usd)
+        .where(revenue.c.user_id.in_(ids), revenue.c.day.between(window.first, window.last)),
         *(
-            select(terms.c.user_id, *none, day_revenue(price, day))
-            .where(terms.c.number.in_(_newest.where(terms.c.from_ms < next_day_ms(day))))
+            select(terms.c.user_id, *none, day_revenue(_price(window), day))
+            .where(terms.c.user_id.in_(ids), _held_on(day))
             for day in window.open_days
         ),
     ]  # fmt: skip
     each = union_all(*parts).subquery()
-    sums = [*_sums(each), func.sum(each.c.revenue).label("revenue")]
-    by_user = select(each.c.user_id, *sums).group_by(each.c.user_id).subquery()
+    totals = [*sums(each), func.sum(each.c.revenue).label("revenue")]
+    by_user = select(each.c.user_id, *totals).group_by(each.c.user_id).subquery()
     return select(by_user, func.coalesce(users.c.tier, "").label("tier")).join_from(
         by_user, users, users.c.user_id == by_user.c.user_id, isouter=True
     )
 
 
 def top_users(window: Window) -> Select[Any]:
-    """Those who cost most."""
-    margins = user_margins(window)
-    cost = margins.selected_columns.cost_nano_usd
-    return margins.where(cost > 0).order_by(cost.desc(), margins.selected_columns.user_id).limit(bindparam("most"))
+    """Those who cost most, dearest first."""
+    cost = func.sum(days.c.cost_nano_usd)
+    dearest = select(days.c.user_id).where(days.c.day.between(window.first, window.last)).group_by(days.c.user_id)
+    page = dearest.having(cost > 0).order_by(cost.desc(), days.c.user_id).limit(bindparam("most"))
+    margins = _margins_of(window, page)
+    shown = margins.selected_columns
+    return margins.order_by(shown.cost_nano_usd.desc(), shown.user_id)
 
 
 def unprofitable_users(window: Window) -> Select[Any]:
     """Those who cost most beyond what they brought in."""
-    margins = user_margins(window)
-    beyond = margins.selected_columns.cost_nano_usd - margins.selected_columns.revenue
-    return margins.where(beyond > 0).order_by(beyond.desc(), margins.selected_columns.user_id).limit(bindparam("most"))
+    parts = [
+        select(table.c.user_id, func.sum(amount).label("beyond"))
+        .where(table.c.day.between(window.first, window.last))
+        .group_by(table.c.user_id)
+        for table, amount in ((days, days.c.cost_nano_usd), (revenue, -revenue.c.revenue_nano_usd))
+    ]
+    parts += [
+        select(terms.c.user_id, -day_revenue(_price(window), day)).where(_held_on(day)) for day in window.open_days
+    ]
+    each = union_all(*parts).subquery()
+    beyond = func.sum(each.c.beyond)
+    losing = select(each.c.user_id).group_by(each.c.user_id).having(beyond > 0)
+    margins = _margins_of(window, losing.order_by(beyond.desc(), each.c.user_id).limit(bindparam("most")))
+    shown = margins.selected_columns
+    return margins.order_by(shown.revenue - shown.cost_nano_usd, shown.user_id)
 
 
 def users_in_order(window: Window) -> Select[Any]:
-    """A page of users by id."""
-    margins = user_margins(window)
-    user_id = margins.selected_columns.user_id
-    return margins.where(user_id > bindparam("after")).order_by(user_id).limit(bindparam("most"))
+    """A page of the users who used or brought in anything, by id."""
+    parts: list[tuple[Column[Any], ColumnElement[bool]]] = [
+        (table.c.user_id, table.c.day.between(window.first, window.last)) for table in (days, revenue)
+    ]
+    # Who pays nothing leaves no row on a day that is closed either.
+    parts += [(terms.c.user_id, and_(_held_on(held), _price(window) > 0)) for held in window.open_days]
+    pages = [
+        # A page of each, for the indexes begin with the user: none of them is read to its end.
+        select(user_id).distinct().where(user_id > bindparam("after"), within)
+        .order_by(user_id).limit(bindparam("most")).subquery()
+        for user_id, within in parts
+    ]  # fmt: skip
+    margins = _margins_of(
+        window, union(*(select(page.c.user_id) for page in pages)).order_by("user_id").limit(bindparam("most"))
+    )
+    return margins.order_by(margins.selected_columns.user_id)
 
 
 INSERT_RESERVATION = insert(reservations).on_conflict_do_nothing().returning(reservations.c.request_id)
@@ -243,7 +287,7 @@ def _number(name: str) -> BindParameter[int]:
     return bindparam(name, type_=BigInteger)
 
 
-def _tokens(of: FromClause) -> ColumnElement[int]:
+def tokens(of: FromClause) -> ColumnElement[int]:
     return functools.reduce(operator.add, (column for column in of.c if column.name.endswith("_tokens")))
 
 
@@ -285,7 +329,7 @@ TAKE_PLACE = (
         where=and_(
             days.c.used < _number("requests_per_day"),
             or_(_new_minute, days.c.minute_used < _number("requests_per_minute")),
-            _tokens(days) < _number("tokens_per_day"),
+            tokens(days) < _number("tokens_per_day"),
         ),
     )
     .returning(days.c.used)
@@ -300,7 +344,7 @@ FIND_LIMIT_USE = select(
     _on_the_day(_month.c.used).label("requests"),
     _on_the_day(_month.c.minute).label("minute"),
     _on_the_day(_month.c.minute_used).label("minute_requests"),
-    _on_the_day(_tokens(_month)).label("tokens"),
+    _on_the_day(tokens(_month)).label("tokens"),
     _SPENT.label("spent_nano_usd"),
 ).where(_OF_MONTH)
 _DAY = and_(days.c.user_id == bindparam("of_user"), days.c.day == bindparam("of_day"))
@@ -331,56 +375,6 @@ REPLACE_CHARGE = (
     .values({column.name: bindparam(f"new_{column.name}") for column in charges.c if not column.primary_key})
 )
 
-
-_DAYS = days.c.day.between(bindparam("first_day"), bindparam("last_day"))
-_THEIRS: Any = bindparam("ids", expanding=True)
-
-
-def _users_by(amount: ColumnElement[int]) -> Any:
-    used = select(days.c.user_id, func.sum(amount).label("amount")).where(_DAYS).group_by(days.c.user_id).subquery()
-    sorted_by = func.coalesce(used.c.amount, 0)
-    value, prefix, tier = (
-        bindparam("value", type_=BigInteger),
-        bindparam("of_prefix", type_=Text),
-        bindparam("of_tier", type_=Text),
-    )
-    begins = [func.substr(column, 1, func.length(prefix)) == prefix for column in (users.c.user_id, users.c.email)]
-    return (
-        select(users.c.user_id, users.c.email, users.c.tier, users.c.status, sorted_by.label("sorted_by"))
-        .join_from(users, used, used.c.user_id == users.c.user_id, isouter=True)
-        .where(or_(sorted_by < value, and_(sorted_by == value, users.c.user_id > bindparam("user_id"))))
-        .where(or_(*begins), or_(tier == "", users.c.tier == tier))
-        .order_by(sorted_by.desc(), users.c.user_id)
-        .limit(bindparam("most"))
-    )
-
-
-USERS_BY = {
-    "cost": _users_by(days.c.cost_nano_usd),
-    "requests": _users_by(days.c.requests),
-    "tokens": _users_by(_tokens(days)),
-}
-USES_OF = select(days.c.user_id, *_sums(days)).where(days.c.user_id.in_(_THEIRS), _DAYS).group_by(days.c.user_id)
-REVENUE_OF = (
-    select(revenue.c.user_id, func.sum(revenue.c.revenue_nano_usd).label("revenue_nano_usd"))
-    .where(revenue.c.user_id.in_(_THEIRS), revenue.c.day.between(bindparam("first_day"), bindparam("last_day")))
-    .group_by(revenue.c.user_id)
-)
-
-
-def _usage(hourly: bool, group: str) -> Any:
-    # Written out: PostgreSQL does not see that two bound numbers are one expression.
-    start = hours.c.hour if hourly else hours.c.hour - hours.c.hour % literal_column("24")
-    divided = hours.c[group] if group else literal_column("''", Text)
-    return (
-        select(start.label("start"), divided.label("divided"), *_sums(hours))
-        .where(hours.c.hour >= bindparam("first_hour"), hours.c.hour < bindparam("end_hour"))
-        .group_by(start, *([divided] if group else []))
-        .order_by(start, *([divided] if group else []))
-    )
-
-
-USAGE = {(hourly, group): _usage(hourly, group) for hourly in (True, False) for group in ("", "tier", "model", "kind")}
 
 INSERT_TIER_CHANGE = insert(outbox)
 LIST_TIER_CHANGES = (

@@ -9,7 +9,10 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, RowMapping
 
 from services.clock import DAY_MS, next_day_ms, utc_day
+from services.quota import billing_statements as billing_sql
+from services.quota import report_statements
 from services.quota import statements as sql
+from services.quota.billing import Event, Subscription
 from services.quota.ledger import HOUR_MS
 from services.quota.model import (
     AuditEntry,
@@ -161,7 +164,7 @@ class SqlTransaction:
     def list_unprofitable_users(self, window: Window, limit: int) -> list[UserMargin]:
         return [_user_margin(row) for row in self._all(sql.unprofitable_users(window), most=limit)]
 
-    def list_user_margins(self, window: Window, after: str, limit: int) -> list[UserMargin]:
+    def list_users_in_order(self, window: Window, after: str, limit: int) -> list[UserMargin]:
         return [_user_margin(row) for row in self._all(sql.users_in_order(window), after=after, most=limit)]
 
     def insert_reservation(self, row: Reservation) -> bool:
@@ -237,21 +240,17 @@ class SqlTransaction:
 
     def list_users(self, query: UsersQuery, after: UsersCursor) -> list[UserRow]:
         named = {"of_prefix": query.prefix, "of_tier": query.tier, "most": query.page_size}
-        rows = self._all(sql.USERS_BY[query.sort], **named, **after._asdict())
-        return [_user_row(row) for row in rows]
-
-    def uses_of(self, user_ids: Sequence[str], first_day: str, last_day: str) -> dict[str, Use]:
-        rows = self._all(sql.USES_OF, ids=user_ids, first_day=first_day, last_day=last_day)
-        return {row["user_id"]: _use(row) for row in rows}
-
-    def revenue_of(self, user_ids: Sequence[str], first_day: str, last_day: str) -> dict[str, int]:
-        rows = self._all(sql.REVENUE_OF, ids=user_ids, first_day=first_day, last_day=last_day)
-        return {row["user_id"]: int(row["revenue_nano_usd"]) for row in rows}
+        statement = report_statements.users_by(query.sort, by_prefix=bool(query.prefix), by_tier=bool(query.tier))
+        rows = self._connection.execute(statement, named | after._asdict())
+        return [
+            UserRow(user_id, email, tier, UserStatus(status), sorted_by, revenue, Use(*sums))
+            for user_id, email, tier, status, sorted_by, revenue, *sums in rows
+        ]
 
     def list_usage(self, hours: range, query: UsageQuery) -> list[UsageRow]:
-        statement = sql.USAGE[query.hourly, query.group]
-        rows = self._all(statement, first_hour=hours.start, end_hour=hours.stop)
-        return [UsageRow(row["start"], row["divided"], _use(row)) for row in rows]
+        statement = report_statements.USAGE[query.hourly, query.group]
+        rows = self._connection.execute(statement, {"first_hour": hours.start, "end_hour": hours.stop})
+        return [UsageRow(start, divided, Use(*sums)) for start, divided, *sums in rows]
 
     def enqueue_tier_change(self, user: User, now_ms: int) -> None:
         self._run(
@@ -275,7 +274,38 @@ class SqlTransaction:
     def list_audit(self, limit: int, below: int, subject: str) -> list[tuple[int, AuditEntry]]:
         statement = sql.LIST_AUDIT_OF if subject else sql.LIST_AUDIT
         rows = self._all(statement, most=limit, below=below, **({"of": subject} if subject else {}))
-        return [(row["number"], AuditEntry(*list(row.values())[1:])) for row in rows]
+        return [(row["number"], AuditEntry(**{k: v for k, v in row.items() if k != "number"})) for row in rows]
+
+    def keep_billing_event(self, event: Event, now_ms: int) -> bool:
+        told = {name: getattr(event, name) for name in ("event_id", "type", "created_s", "subscription_id", "user_id")}
+        new = {**told, "receive_time_ms": now_ms, "applied": False, "reason": ""}
+        if self._one(billing_sql.KEEP_BILLING_EVENT, **new) is not None:
+            return False
+        return bool(self._connection.execute(billing_sql.LOCK_BILLING_EVENT, {"id": event.event_id}).scalar_one())
+
+    def update_billing_event(self, event_id: str, user_id: str, reason: str) -> None:
+        self._run(billing_sql.UPDATE_BILLING_EVENT, id=event_id, owner=user_id, is_applied=not reason, why=reason)
+
+    def lock_customer(self, customer_id: str) -> str:
+        self._run(billing_sql.KEEP_CUSTOMER, customer_id=customer_id, user_id="")
+        return str(self._connection.execute(billing_sql.LOCK_CUSTOMER, {"id": customer_id}).scalar_one())
+
+    def set_customer(self, customer_id: str, user_id: str) -> None:
+        self._run(billing_sql.SET_CUSTOMER, id=customer_id, owner=user_id)
+
+    def find_subscription(self, subscription_id: str) -> Subscription | None:
+        row = self._one(billing_sql.FIND_SUBSCRIPTION, id=subscription_id)
+        return Subscription(**row) if row else None
+
+    def keep_subscription(self, subscription: Subscription) -> None:
+        self._run(billing_sql.KEEP_SUBSCRIPTION, **asdict(subscription))
+
+    def give_subscriptions(self, customer_id: str, user_id: str) -> int:
+        values = {"customer": customer_id, "owner": user_id}
+        return int(self._connection.execute(billing_sql.GIVE_SUBSCRIPTIONS, values).rowcount)
+
+    def list_subscriptions(self, user_id: str) -> list[Subscription]:
+        return [Subscription(**row) for row in self._all(billing_sql.LIST_SUBSCRIPTIONS, owner=user_id)]
 
     def list_held_tiers(self) -> list[str]:
         return [row["tier"] for row in self._all(sql.HELD_TIERS)]
@@ -334,10 +364,6 @@ def _hours(window: Window) -> dict[str, int]:
 def _use(row: RowMapping) -> Use:
     # PostgreSQL's sums of whole numbers are decimals.
     return Use(**{name: int(row[name]) for name in SUMS})
-
-
-def _user_row(row: RowMapping) -> UserRow:
-    return UserRow(row["user_id"], row["email"], row["tier"], UserStatus(row["status"]), int(row["sorted_by"]))
 
 
 def _user_margin(row: RowMapping) -> UserMargin:

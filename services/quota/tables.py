@@ -181,10 +181,12 @@ subscriptions = _table(
     _text("user_id"),
     _text("status"),
     _text("tier"),
-    # Of the newest event that was applied.
+    # Of the newest event that was read.
     _integer("event_created_s"),
     Column("deleted", Boolean, nullable=False),
     Index("quota_subscriptions_by_user", "user_id"),
+    # Whose a customer is may be told after what the customer has.
+    Index("quota_subscriptions_by_customer", "customer_id"),
 )
 
 customers = _table("customers", _text("customer_id", primary_key=True), _text("user_id"))

@@ -204,7 +204,7 @@ def _at_least(least: int, field: str, value: int) -> int:
 
 def read_time_ms(field: str, message: Message, name: str) -> int:
     """The moment in the field `name`, which must be set."""
-    value = getattr(message, name)
+    value: Timestamp = getattr(message, name)
     # 253402300800 is the year 10000, the first that has no date.
     if not message.HasField(name) or not 0 <= value.seconds < 253402300800 or not 0 <= value.nanos < 10**9:
         raise Invalid(field, "must be a time from 1970 to 9999")

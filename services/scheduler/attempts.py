@@ -17,7 +17,7 @@ from services.pricing import PriceList
 from services.scheduler.account import Account
 from services.scheduler.course import Course, merged
 from services.scheduler.equals import Equals
-from services.scheduler.generators import AttemptFailed, Delta, Drawn, Started, Step, Used
+from services.scheduler.generators import Asked, AttemptFailed, Delta, Drawn, Started, Step, Used
 from services.scheduler.life import End, LineUnavailable, Request, Requests, Retry, State, Turn
 from services.scheduler.line import Answered, Named
 from services.scheduler.outcomes import Failure, Trouble, Witness, decide, rest_ms
@@ -204,10 +204,14 @@ class Attempts:
             await self._end(course, end)
         except AttemptFailed as failed:
             self._write_end(request)
+            if failed.failure.trouble is Trouble.LOST:
+                course.cut()
             await self._after_failure(course, failed.failure, failed.limits)
         except _Superseded:
+            course.cut()
             await self._charge(course)
         except asyncio.CancelledError:
+            course.cut()
             if self._stopping:
                 await self._after_failure(course, Failure(Trouble.STOPPED, "The service restarts."))
             else:
@@ -222,6 +226,8 @@ class Attempts:
         async with aclosing(self._workers.generate(course.request, self._timeout_ms)) as steps:  # type: ignore[type-var]
             async for step in steps:
                 match step:
+                    case Asked():
+                        course.asked_turn = step.turn
                     case Started():
                         await self._on_started(course, step)
                     case Delta():
@@ -334,9 +340,11 @@ class Attempts:
     async def _charge(self, course: Course) -> None:
         """Pays for the turns of an attempt that SQL no longer knows as running."""
         turns: Sequence[Turn] = course.all_turns(self._clock.now_ms())
-        self._write_end(course.request)
+        request = course.request
+        self._write_end(request)
+        # Also where there are none: else the sweep would take them for unpaid.
+        await self._stored(lambda: self._requests.charge(request.request_id, request.attempt, turns))
         if turns:
-            await self._stored(lambda: self._requests.charge(course.request.request_id, turns))
             self._on_settlement()
 
     def _write_end(self, request: Request) -> None:

@@ -21,6 +21,7 @@ class Course:
     request: Request
     prices: PriceList
     turns: list[Turn] = field(default_factory=list)
+    asked_turn: int = 0
     started_turn: int = 0
     characters: int = 0
     """Of the turn that runs."""
@@ -32,6 +33,11 @@ class Course:
     def start(self, turn: int) -> None:
         """The provider began to answer."""
         self.started_turn, self.characters = turn, 0
+
+    def cut(self) -> None:
+        """It ended where nobody is left to tell what the turn used that was asked for last."""
+        if self.asked_turn > self.started_turn:
+            self.start(self.asked_turn)
 
     def end_turn(self, step: Used, now_ms: int) -> None:
         """The provider said what a turn used."""

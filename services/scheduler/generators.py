@@ -50,6 +50,13 @@ class AttemptFailed(Exception):
 
 
 @dataclass(frozen=True)
+class Asked:
+    """The provider is asked for a turn: from now on it may cost something."""
+
+    turn: int
+
+
+@dataclass(frozen=True)
 class Started:
     """The provider answers; (limit a minute, left now) by dimension, as its headers say."""
 
@@ -87,7 +94,7 @@ class Drawn:
     """Whole, and to the words that are used today."""
 
 
-Step = Started | Delta | Used | Drawn
+Step = Asked | Started | Delta | Used | Drawn
 
 
 @dataclass
@@ -243,6 +250,8 @@ def _limits(sent: Sequence[pb.ProviderLimit]) -> dict[str, tuple[int, int]]:
 
 def _step(message: Any) -> Step | None:
     match message.WhichOneof("step"):
+        case "heartbeat" if message.heartbeat.turn:
+            return Asked(message.heartbeat.turn)
         case "started":
             return Started(message.started.turn, _limits(message.started.limits))
         case "delta":

@@ -147,7 +147,7 @@ class Request:
     failures: int
     losses: int
     charged_attempt: int
-    """The newest attempt whose turns are in the totals: an attempt's turns are added once, all together."""
+    """The newest attempt whose turns, if it had any, are in the totals: they are added once, all together."""
     delivered: bool
     final_seq: int | None
     accepted_ms: int
@@ -338,8 +338,12 @@ class Requests(Protocol):
         """running -> queued; None if that attempt is not running."""
         ...
 
-    async def charge(self, request_id: str, turns: Sequence[Turn]) -> None:
+    async def charge(self, request_id: str, attempt: int, turns: Sequence[Turn]) -> None:
         """Adds the turns of an attempt that is over, whatever became of it, unless they were added."""
+        ...
+
+    async def unpaid(self, many: int, ended_after_ms: int, ended_before_ms: int) -> list[Request]:
+        """Rows that were cancelled in that time while an attempt ran whose turns nobody has added."""
         ...
 
     async def cancel(self, request_id: str, user_id: str, *, erase: bool, now_ms: int) -> tuple[Request | None, bool]:

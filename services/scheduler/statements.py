@@ -89,6 +89,7 @@ REQUEUE = (
     .values(
         state="queued",
         not_before_ms=bindparam("new_not_before_ms"),
+        charged_attempt=requests.c.attempt,
         failures=requests.c.failures + bindparam("more_failures"),
         losses=requests.c.losses + bindparam("more_losses"),
     )
@@ -101,6 +102,10 @@ ADD_TURNS = (
     update(requests)
     .where(requests.c.acceptance == bindparam("row"))
     .values({name: bindparam(f"new_{name}") for name in _TOTALS})
+)
+
+CHARGED = (
+    update(requests).where(requests.c.acceptance == bindparam("row")).values(charged_attempt=bindparam("of_attempt"))
 )
 
 COUNT = update(requests).where(requests.c.acceptance == bindparam("row")).values(counted=bindparam("takes_place"))

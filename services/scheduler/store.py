@@ -94,8 +94,14 @@ class SqlRequests:
             partial(_requeue, request_id=request_id, attempt=attempt, retry=retry, turns=turns), fold=request_id
         )
 
-    async def charge(self, request_id: str, turns: Sequence[Turn]) -> None:
-        await self._database.write(partial(_charge, request_id=request_id, turns=turns), fold=request_id)
+    async def charge(self, request_id: str, attempt: int, turns: Sequence[Turn]) -> None:
+        transaction = partial(_charge, request_id=request_id, attempt=attempt, turns=turns)
+        await self._database.write(transaction, fold=request_id)
+
+    async def unpaid(self, many: int, ended_after_ms: int, ended_before_ms: int) -> list[Request]:
+        query = select_requests().where(text("state = 'cancelled' AND charged_attempt < attempt"))
+        query = query.where(requests.c.ended_ms.between(ended_after_ms, ended_before_ms))
+        return await self._database.read(partial(rows.many, query=query.order_by(requests.c.ended_ms).limit(many)))
 
     async def cancel(self, request_id: str, user_id: str, *, erase: bool, now_ms: int) -> tuple[Request | None, bool]:
         return await self._database.write(
@@ -270,12 +276,16 @@ def _settle(connection: Connection, request: Request, turns: Sequence[Turn], *, 
     return total
 
 
-def _charge(connection: Connection, request_id: str, turns: Sequence[Turn]) -> None:
+def _charge(connection: Connection, request_id: str, attempt: int, turns: Sequence[Turn]) -> None:
     # FOR UPDATE: the totals are read and written back.
     query = select_requests().where(requests.c.request_id == request_id).with_for_update()
     row = connection.execute(query).mappings().first()
-    if row and turns and row["charged_attempt"] < turns[0].attempt:
+    if row is None or row["charged_attempt"] >= attempt:
+        return
+    if turns:
         _settle(connection, rows.request(row), turns, final=False)
+    else:
+        connection.execute(sql.CHARGED, {"row": row["acceptance"], "of_attempt": attempt})
 
 
 def _cancel(

@@ -26,6 +26,10 @@ SETTLED_AGE_MS = 10_000
 """Younger rows may still be on their way from SQL to Valkey."""
 TELLING_MS = 3_000
 """Who ended it tells of it first, and alone knows what it used: milliseconds, a second for a crowd of equals."""
+UNPAID_MS = 15_000
+"""Whoever runs a cancelled attempt hears of it with the next renewal, 2 s later, and then pays at once."""
+UNPAID_UNTIL_MS = 3_600_000
+"""Older ones are of the release before this one, which left no mark where an attempt had cost nothing."""
 STRANDED_MS = 3_600_000
 """The longest that an attempt can be allowed: until then a replica with other settings may be at it."""
 BATCH = 500
@@ -68,6 +72,7 @@ class Sweeps:
             (DEADLINES_MS, self.deadlines),
             (MISSING_MS, self.missing),
             (MISSING_MS, self.untold),
+            (MISSING_MS, self.unpaid),
             (PURGE_MS, self.purge),
         ]
 
@@ -177,6 +182,14 @@ class Sweeps:
         """Runs the ending script for ended rows that are not known to have had it."""
         while rows := await self._requests.untold(BATCH, self._clock.now_ms() - TELLING_MS):
             await self._tell(rows)
+
+    async def unpaid(self) -> None:
+        """Pays an estimate for attempts that were cancelled when whoever ran them was gone."""
+        now_ms = self._clock.now_ms()
+        for row in await self._requests.unpaid(BATCH, now_ms - UNPAID_UNTIL_MS, now_ms - UNPAID_MS):
+            if not self._attempts.runs(row.request_id):
+                await self._requests.charge(row.request_id, row.attempt, [self._estimate(row)])
+                self._on_settlement()
 
     async def purge(self) -> None:
         """Deletes what is older than it may get."""

@@ -78,6 +78,8 @@ Index(
     requests.c.cache_key, requests.c.state, requests.c.ended_ms,
     postgresql_where=_has_equals, sqlite_where=_has_equals,
 )  # fmt: skip
+_unpaid = text("state = 'cancelled' AND charged_attempt < attempt")
+Index("scheduler_requests_unpaid", requests.c.ended_ms, postgresql_where=_unpaid, sqlite_where=_unpaid)
 Index("scheduler_requests_untold", requests.c.acceptance, postgresql_where=_untold, sqlite_where=_untold)
 
 users = Table(

@@ -18,6 +18,7 @@ from services.rpc.status import refusal_of
 from tests.servers.scheduler import (
     SOURCE,
     Scheduler,
+    asked,
     delta,
     drawn,
     draws,
@@ -122,6 +123,32 @@ async def test_a_lost_worker_costs_nothing_but_the_retry_and_three_end_it(schedu
     assert not (await scheduler.quota.end(request_id)).counted
     charges = [c for s in scheduler.quota.settlements for c in s.charges]
     assert {(c.attempt, c.estimated) for c in charges} == {(1, True), (2, True), (3, True)}
+
+
+@pytest.mark.parametrize(
+    ("told", "paid"),
+    [
+        ([], set()),
+        ([asked(1)], {(1, 1, True)}),
+        ([asked(1), started(), used(), asked(2)], {(1, 1, False), (1, 2, True)}),
+    ],
+)
+async def test_what_was_asked_of_the_provider_is_paid_though_the_worker_was_lost(
+    scheduler: Scheduler, told: list[gen.GenerateResponse], paid: set[tuple[int, int, bool]]
+) -> None:
+    async def steps(request: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
+        for message in told if request.attempt == 1 else [started(), used(), drawn()]:
+            yield message
+        if request.attempt == 1:
+            raise RuntimeError("killed")
+
+    scheduler.generator.steps = steps
+    request_id = await scheduler.submit()
+    ended, _ = await scheduler.end(request_id)
+    assert ended.state == pb.STATE_COMPLETED
+    await scheduler.quota.end(request_id)
+    charges = [c for s in scheduler.quota.settlements for c in s.charges]
+    assert {(c.attempt, c.turn, c.estimated) for c in charges} == paid | {(2, 1, False)}
 
 
 @pytest.mark.parametrize("shown", [False, True])

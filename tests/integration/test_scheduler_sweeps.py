@@ -16,7 +16,15 @@ from services.scheduler.attempts import Attempts
 from services.scheduler.life import End, LineUnavailable, Request, Retry, State, TierTerms
 from services.scheduler.line import LEASE_MS, SEQS_PER_EPOCH, Identity, ValkeyLine
 from services.scheduler.store import SqlRequests
-from services.scheduler.sweeps import LEASES_MS, SETTLED_AGE_MS, STRANDED_MS, TELLING_MS, Sweeps
+from services.scheduler.sweeps import (
+    LEASES_MS,
+    MISSING_MS,
+    SETTLED_AGE_MS,
+    STRANDED_MS,
+    TELLING_MS,
+    UNPAID_MS,
+    Sweeps,
+)
 from services.settings import config_dir
 from services.sql import StoreUnavailable
 from tests.contract.scheduler.test_scheduler_store import submission
@@ -137,6 +145,17 @@ async def test_dead_while_an_attempt_runs(stores: Stores) -> None:
     (told,) = await stores.requests.settlements(9)
     assert not told.final
     assert [(turn.attempt, turn.estimated) for turn in told.turns] == [(1, True)], "nobody saw what it used"
+
+
+async def test_cancelled_when_whoever_ran_it_was_dead(stores: Stores) -> None:
+    await stores.running()
+    await stores.requests.cancel("req_1", "ada", erase=False, now_ms=stores.clock.now_ms())
+    for wait_ms, charges in ((UNPAID_MS - 1, []), (1, [(1, True)]), (MISSING_MS, [(1, True)])):
+        await stores.later(wait_ms)
+        await stores.sweeps.unpaid()
+        told = [turn for settlement in await stores.requests.settlements(9) for turn in settlement.turns]
+        assert [(turn.attempt, turn.estimated) for turn in told] == charges
+    assert told[0].cost_nano_usd > 0
 
 
 async def test_a_running_row_without_a_lease_is_lost(stores: Stores, valkey: ValkeyServer) -> None:
@@ -381,4 +400,4 @@ async def test_an_attempt_that_a_rebuild_missed_gets_a_lease_and_a_log(
 async def test_every_sweep_is_repeated(stores: Stores) -> None:
     """A sweep that works and is never run mends nothing."""
     repeated = {sweep.__name__ for _, sweep in stores.sweeps.every}  # type: ignore[attr-defined]
-    assert repeated == {"renew", "expired_leases", "parked", "deadlines", "missing", "untold", "purge"}
+    assert repeated == {"renew", "expired_leases", "parked", "deadlines", "missing", "untold", "unpaid", "purge"}

@@ -17,8 +17,9 @@ import grpc
 import httpx2
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2_grpc
+from headgate.quota.v1 import billing_pb2 as billing
+from headgate.quota.v1 import billing_pb2_grpc, ledger_pb2_grpc, quota_pb2_grpc
 from headgate.quota.v1 import ledger_pb2 as ledger
-from headgate.quota.v1 import ledger_pb2_grpc, quota_pb2_grpc
 from headgate.quota.v1 import quota_pb2 as quota
 from headgate.scheduler.v1 import scheduler_pb2 as sched
 from headgate.scheduler.v1 import scheduler_pb2_grpc
@@ -184,10 +185,46 @@ class FakeLedger(Scripted, ledger_pb2_grpc.LedgerServiceServicer):
     def __init__(self) -> None:
         super().__init__()
         self.audit = ledger.ListAuditResponse()
+        self.economics = ledger.GetEconomicsResponse()
+        self.statement = ledger.GetStatementResponse()
+        self.users = ledger.ListUsersResponse()
+        self.report = ledger.GetUsageReportResponse()
+
+    async def ListUsers(self, request: ledger.ListUsersRequest, context: Any) -> ledger.ListUsersResponse:
+        self._note("ListUsers", request)
+        return self.users
+
+    async def GetUsageReport(
+        self, request: ledger.GetUsageReportRequest, context: Any
+    ) -> ledger.GetUsageReportResponse:
+        self._note("GetUsageReport", request)
+        return self.report
 
     async def ListAudit(self, request: ledger.ListAuditRequest, context: Any) -> ledger.ListAuditResponse:
         self._note("ListAudit", request)
         return self.audit
+
+    async def GetEconomics(self, request: ledger.GetEconomicsRequest, context: Any) -> ledger.GetEconomicsResponse:
+        self._note("GetEconomics", request)
+        return self.economics
+
+    async def GetStatement(self, request: ledger.GetStatementRequest, context: Any) -> ledger.GetStatementResponse:
+        self._note("GetStatement", request)
+        return self.statement
+
+
+class FakeBilling(Scripted, billing_pb2_grpc.BillingServiceServicer):
+    """Answers what it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = billing.ReceiveStripeEventResponse(applied=True)
+
+    async def ReceiveStripeEvent(
+        self, request: billing.ReceiveStripeEventRequest, context: Any
+    ) -> billing.ReceiveStripeEventResponse:
+        self._note("ReceiveStripeEvent", request)
+        return self.answer
 
 
 def place(position: int, wait_ms: int = 0) -> sched.Place:
@@ -350,6 +387,7 @@ class Running:
 
     quota: FakeQuota
     ledger: FakeLedger
+    billing: FakeBilling
     scheduler: FakeScheduler
     quota_server: Server
     scheduler_server: Server
@@ -373,7 +411,12 @@ async def running_gateway(
     """Serves on a free port until left; `variables` are fields of the settings."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-")))
-        fake_quota, fake_ledger, fake_scheduler = FakeQuota(), FakeLedger(), FakeScheduler()
+        fake_quota, fake_ledger, fake_billing, fake_scheduler = (
+            FakeQuota(),
+            FakeLedger(),
+            FakeBilling(),
+            FakeScheduler(),
+        )
         servers = []
         for name, add in (
             ("quota", lambda s: quota_pb2_grpc.add_QuotaServiceServicer_to_server(fake_quota, s)),
@@ -383,6 +426,7 @@ async def running_gateway(
             add(server.grpc)
             if name == "quota":
                 ledger_pb2_grpc.add_LedgerServiceServicer_to_server(fake_ledger, server.grpc)
+                billing_pb2_grpc.add_BillingServiceServicer_to_server(fake_billing, server.grpc)
             await server.start(f"unix:{folder}/{name}")
             stack.push_async_callback(server.grpc.stop, 0)
             servers.append(server)
@@ -402,6 +446,7 @@ async def running_gateway(
             health_pb2_grpc.HealthStub(to_quota),
             health_pb2_grpc.HealthStub(to_scheduler),
             ledger_pb2_grpc.LedgerServiceStub(to_quota),
+            billing_pb2_grpc.BillingServiceStub(to_quota),
         )
         numbers = itertools.count(1)
         used_clock = clock or SystemClock()
@@ -416,6 +461,7 @@ async def running_gateway(
         running = Running(
             fake_quota,
             fake_ledger,
+            fake_billing,
             fake_scheduler,
             *servers,
             gateway,

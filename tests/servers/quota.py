@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2
-from headgate.quota.v1 import ledger_pb2_grpc, quota_pb2_grpc
+from headgate.quota.v1 import billing_pb2_grpc, ledger_pb2_grpc, quota_pb2_grpc
 from headgate.quota.v1 import quota_pb2 as pb
 from headgate.scheduler.v1 import scheduler_pb2 as sched
 from headgate.scheduler.v1 import scheduler_pb2_grpc
@@ -31,6 +31,7 @@ from services.rpc.status import Refusal, refusal_of
 from services.settings import config_dir
 
 SECRET = b"a secret of tests, 32 characters or more"
+STRIPE_SECRETS = ("whsec_of_tests", "whsec_of_tests_before")
 NOON_MS = 1_767_268_800_000
 """2026-01-01T12:00:00Z."""
 DEADLINE_S = 20.0
@@ -150,6 +151,7 @@ class Quota:
 
     stub: quota_pb2_grpc.QuotaServiceStub
     ledger: ledger_pb2_grpc.LedgerServiceStub
+    billing: billing_pb2_grpc.BillingServiceStub
     channel: grpc.aio.Channel
     service: Service
     scheduler: FakeScheduler
@@ -194,13 +196,14 @@ class Quota:
     async def dump(self) -> dict[str, list[Any]]:
         """Everything the service keeps."""
         tables = ("users", "keys", "reservations", "days", "hours", "charges", "outbox", "audit")
+        tables += ("billing_events", "subscriptions", "customers")
         return {name: sorted(map(tuple, await self.rows(f"SELECT * FROM quota_{name}"))) for name in tables}
 
 
 @contextlib.asynccontextmanager
-async def running_quota(url: str, plans: Plans | None = None) -> AsyncIterator[Quota]:
+async def running_quota(url: str, plans: Plans | None = None, **variables: Any) -> AsyncIterator[Quota]:
     """Serves on a migrated database at `url`, with the shipped plans if no others are given; the loops run only where
-    a test runs them."""
+    a test runs them. `variables` are settings."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-")))
         scheduler, scheduler_server = FakeScheduler(), grpc.aio.server()
@@ -211,7 +214,8 @@ async def running_quota(url: str, plans: Plans | None = None) -> AsyncIterator[Q
         database = sql.connect(url)
         stack.push_async_callback(database.close)
         plans = plans or read_plans((config_dir() / "plans.yaml").read_text(), "plans.yaml")
-        settings = Settings(database_url=url, secret=SECRET, scheduler_address=f"unix:{folder}/s")
+        values = {"stripe_secrets": STRIPE_SECRETS, **variables}
+        settings = Settings(database_url=url, secret=SECRET, scheduler_address=f"unix:{folder}/s", **values)
         clock = VirtualClock()
         to_scheduler = await stack.enter_async_context(open_channel(settings.scheduler_address, deadline_s=DEADLINE_S))
         prices = replace(read_prices(config_dir() / "prices.yaml"), in_force_from="2026-01-01")
@@ -222,7 +226,8 @@ async def running_quota(url: str, plans: Plans | None = None) -> AsyncIterator[Q
         channel = await stack.enter_async_context(open_channel(address, deadline_s=DEADLINE_S))
         stub = quota_pb2_grpc.QuotaServiceStub(channel)
         ledger = ledger_pb2_grpc.LedgerServiceStub(channel)
-        yield Quota(stub, ledger, channel, service, scheduler, clock, database, plans, prices, address)
+        billing = billing_pb2_grpc.BillingServiceStub(channel)
+        yield Quota(stub, ledger, billing, channel, service, scheduler, clock, database, plans, prices, address)
 
 
 async def refused(call: Awaitable[Any]) -> Refusal:

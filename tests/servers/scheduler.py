@@ -47,6 +47,10 @@ async def within(awaitable: Awaitable[Any], what: str = "it") -> Any:
         raise AssertionError(f"{what} did not happen within {DEADLINE_S:g} s") from None
 
 
+def asked(turn: int = 1) -> gen.GenerateResponse:
+    return gen.GenerateResponse(heartbeat=gen.Heartbeat(turn=turn))
+
+
 def started(turn: int = 1, **limits: int) -> gen.GenerateResponse:
     sent = [gen.ProviderLimit(dimension=f"DIMENSION_{d.upper()}", limit_per_minute=n) for d, n in limits.items()]
     return gen.GenerateResponse(started=gen.Started(turn=turn, limits=sent))

@@ -191,9 +191,7 @@ def what_was_used_is_paid_once(world: World) -> Iterator[str]:
         if not row["estimated"] and (call is None or not call.complete or call.output_tokens != row["output_tokens"]):
             yield f"{request_id}: attempt {attempt} is charged {row['output_tokens']} as exact, not as {call}"
     for (request_id, attempt), call in calls.items():
-        # Cancelled between the death of its scheduler and the end of its lease, nobody is left who would pay it.
-        orphan = rows[request_id]["state"] == "cancelled" and world.lives > len(world.processes)
-        if call.complete and (request_id, attempt) not in paid and not orphan:
+        if call.complete and (request_id, attempt) not in paid:
             yield f"{request_id}: attempt {attempt} made {call.output_tokens} tokens that nobody paid"
     for row in world.rows("scheduler", "SELECT * FROM scheduler_requests WHERE state = 'completed' AND NOT cached"):
         if (charge := paid.get((row["request_id"], row["attempt"]))) is None or charge["estimated"]:

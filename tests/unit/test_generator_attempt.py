@@ -83,7 +83,7 @@ def deltas(steps: list[Step], turn: int) -> str:
 async def test_a_good_answer_is_done_in_one_turn() -> None:
     steps, failure = await run(Scripted(answer(f"Here:\n```mermaid\n{GOOD}\n```\nBye 👋")))
     assert failure is None
-    assert steps[0] == Started(1, (), "req_p")
+    assert steps[:2] == [Heartbeat(1), Started(1, (), "req_p")], "it is told before it is sent"
     assert deltas(steps, 1) == GOOD
     assert steps[-2] == Usage(1, "claude-x-1", 20, 9)
     assert steps[-1] == Result(GOOD, "<svg/>", False, "flowchart")
@@ -94,6 +94,7 @@ async def test_a_bad_diagram_is_repaired_in_the_same_conversation() -> None:
     steps, failure = await run(upstream)
     assert failure is None
     assert [step.turn for step in steps if isinstance(step, Usage)] == [1, 2]
+    assert [step.turn for step in steps if isinstance(step, Heartbeat)] == [1, 2]
     assert deltas(steps, 2) == GOOD
     asked, said, again = upstream.calls[1].messages
     assert asked == upstream.calls[0].messages[0]
@@ -155,7 +156,7 @@ def cut() -> Failure:
 async def test_a_failure_before_the_answer_costs_nothing() -> None:
     steps, failure = await run(Scripted([cut()]))
     assert failure is not None
-    assert steps == []
+    assert steps == [Heartbeat(1)]
     assert not failure.spent_tokens
 
 

@@ -121,7 +121,9 @@ fractions = st.tuples(st.integers(1, 999_999), st.integers(1, 999_999))
 def test_a_multiplied_price_is_rounded_once_and_half_to_even(used: Tokens, by: list[tuple[int, int]]) -> None:
     prices = PriceList({"m": ModelPrice(Price(3, 7, 1, 5, 9))}, {str(i): fraction for i, fraction in enumerate(by)})
     whole = prices.cost_nano_usd("m", used)
-    assert whole == used.input * 3 + used.output * 7 + used.cache_read + used.cache_write_5m * 5 + used.cache_write_1h * 9
+    assert (
+        whole == used.input * 3 + used.output * 7 + used.cache_read + used.cache_write_5m * 5 + used.cache_write_1h * 9
+    )
     exact = Fraction(whole)
     for above, below in by:
         exact *= Fraction(above, below)

@@ -22,7 +22,7 @@ from services.quota.audit import Audit
 from services.quota.audit_books import SqlBooks
 from services.quota.ledger import Ledger, clamped_hour
 from services.quota.model import Charge, Settlement, Use
-from services.quota.store import SqlStore
+from services.quota.store import SqlStore, SqlTransaction
 from services.quota.tables import SUMS
 from tests.servers.quota import NOON_MS, Quota
 
@@ -107,6 +107,7 @@ async def test_the_truth_replaces_an_estimate_and_only_the_difference_is_added(
     assert await quota.rows("SELECT estimated, cost_nano_usd, tier FROM quota_charges") == [(False, 350_000, "pro")]
     before = await quota.dump()
     await settle(quota, *reversed(told))
+    await settle(quota, ended(id_, user_id, charge(cost_nano_usd=1, output_tokens=1, estimated=True)))
     await settle(quota, ended(id_, user_id, charge(cost_nano_usd=1, output_tokens=1)))
     assert await quota.dump() == before, "neither an estimate nor another truth replaces the truth"
     assert check(quota, database_url) == []
@@ -168,6 +169,29 @@ async def test_a_model_without_a_price_here_is_kept(quota: Quota, charge: MakeCh
     assert await days(quota) == {("ann", "2026-01-01"): use}
 
 
+async def test_another_estimate_does_not_replace_the_first(quota: Quota, new_id: NewId, charge: MakeCharge) -> None:
+    id_ = new_id()
+    await settle(quota, ended(id_, "ann", charge(estimated=True)))
+    before = await quota.dump()
+    await settle(quota, ended(id_, "ann", charge(estimated=True, cost_nano_usd=1)))
+    assert await quota.dump() == before
+
+
+def test_sums_are_locked_in_one_order() -> None:
+    """Else two batches could wait for each other; PostgreSQL would undo one, a second later."""
+    asked: list[list[dict[str, Any]]] = []
+
+    class Connection:
+        def execute(self, _: Any, values: list[dict[str, Any]]) -> None:
+            asked.append(values)
+
+    tx, names = SqlTransaction(Connection()), [str(number) for number in range(50)]  # type: ignore[arg-type]
+    tx.add_to_days(dict.fromkeys([(name, "d") for name in reversed(names)], 1), {(n, "c"): Use() for n in names})
+    tx.add_to_hours({(1, name, "", ""): Use() for name in reversed(names)})
+    assert [(row["user_id"], row["day"]) for row in asked[0]] == sorted((n, d) for n in names for d in "cd")
+    assert [row["tier"] for row in asked[1]] == sorted(names)
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_doubled_settlements_of_two_schedulers_at_once_are_summed_up_once(
     quota: Quota, database_url: str, new_id: NewId, seed: int
@@ -181,9 +205,7 @@ async def test_doubled_settlements_of_two_schedulers_at_once_are_summed_up_once(
     ids = [(await quota.reserve(key, new_id()), user_id) for _ in range(15) for user_id, key in users]
     for answer, user_id in ids:
         id_ = answer.request_id
-        guess = Charge(
-            id_, 1, 1, user_id, "m", "pie", 9, 9, 0, 0, 0, 18, True, "2026-01-01", NOON_MS - 3_600_000, ""
-        )
+        guess = Charge(id_, 1, 1, user_id, "m", "pie", 9, 9, 0, 0, 0, 18, True, "2026-01-01", NOON_MS - 3_600_000, "")
         truth = replace(guess, input_tokens=3, cost_nano_usd=12, estimated=False, end_time_ms=NOON_MS)
         counted = chance.random() < 0.5
         told += [

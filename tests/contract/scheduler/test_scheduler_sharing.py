@@ -72,6 +72,10 @@ async def test_everything_that_is_queued_and_equal_completes_with_the_first(stor
         "req_1": ("u1", True, 1), "req_3": ("u3", True, 0), "req_4": ("u4", True, 0), "req_5": ("u5", False, 0),
         "req_6": ("u6", True, 0),
     }  # fmt: skip
+    cost = turn().cost_nano_usd
+    assert {i: s.saved_nano_usd for i, s in told.items()} == {
+        "req_1": 0, "req_3": cost, "req_4": cost, "req_5": 0, "req_6": cost,
+    }, "what the answer had cost, its last turn included"  # fmt: skip
     assert await store.account([("req_3", 1)], NOW) == [(Standing.ENDED, True)]
     untold = {r.request_id for r in await store.untold(99, NOW + 9)}
     assert untold == {f"req_{n}" for n in (1, 3, 4, 5, 6)}, "a sweep tells them"
@@ -115,7 +119,7 @@ async def test_a_crowd_completes_a_batch_at_a_time(store: SqlRequests) -> None:
 async def test_who_was_left_behind_is_answered_when_its_turn_comes(store: SqlRequests, database: sql.Database) -> None:
     """Accepted while the first was just ending, or whoever shared died after the first batch."""
     await begun(store, 1)
-    await store.finish("req_1", 1, DONE, [], NOW)
+    await store.finish("req_1", 1, DONE, [turn()], NOW)
     await accepted(store, 2)
     await equal(store, 3)
     later, first = SqlRequests(database, cache_ttl_ms=0), await store.get("req_3")
@@ -126,7 +130,8 @@ async def test_who_was_left_behind_is_answered_when_its_turn_comes(store: SqlReq
     answered = await store.begin("req_4", 0, NOW + 5)
     assert answered is not None
     assert (answered.state, answered.cached, answered.attempt) == (State.COMPLETED, True, 0)
-    assert [s.counted for s in await store.settlements(9) if s.request_id == "req_4"] == [True]
+    told = [s for s in await store.settlements(9) if s.request_id == "req_4"]
+    assert [(s.counted, s.saved_nano_usd) for s in told] == [(True, turn().cost_nano_usd)]
     assert await store.begin("req_4", 0, NOW + 5) is None
     assert (await store.begin("req_2", 0, NOW)).state is State.RUNNING, "without a key there are no equals"  # type: ignore[union-attr]
 
@@ -143,7 +148,8 @@ async def test_a_known_answer_is_given_for_its_time(store: SqlRequests) -> None:
     assert (row, row.svg, row.cost_nano_usd) == (replace(hit, prompt="p"), DONE.svg, 0)
     again, replayed = await store.submit(submission(2, cache_key="k", user_id="eve"), NOW + 2 * DAY_MS)
     assert (again.acceptance, replayed) == (hit.acceptance, True)
-    assert [(s.counted, len(s.turns)) for s in await store.settlements(9) if s.user_id == "eve"] == [(True, 0)]
+    told = [s for s in await store.settlements(9) if s.user_id == "eve"]
+    assert [(s.counted, len(s.turns), s.saved_nano_usd) for s in told] == [(True, 0, turn().cost_nano_usd)]
     assert await store.account([("req_2", 1)], NOW) == [(Standing.ENDED, True)]
     late, _ = await store.submit(submission(3, cache_key="k"), NOW + DAY_MS)
     assert late.state is State.QUEUED, "an answer that was given again is no younger for it"

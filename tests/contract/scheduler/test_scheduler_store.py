@@ -160,12 +160,30 @@ async def test_a_cancelled_request_counts_only_if_output_was_shown(
 async def test_an_attempts_turns_are_added_once(store: SqlRequests) -> None:
     await running(store)
     await store.cancel("req_1", "ada", erase=False, now_ms=NOW)
-    await store.charge("req_1", [turn(), turn(number=2)])
-    await store.charge("req_1", [turn(), turn(number=2)])
+    await store.charge("req_1", 1, [turn(), turn(number=2)])
+    await store.charge("req_1", 1, [turn(), turn(number=2)])
     row = await store.get("req_1")
     assert row is not None
     assert (row.cost_nano_usd, row.tokens.input) == (14, 6)
     assert [len(s.turns) for s in await store.settlements(10)] == [0, 2]
+
+
+async def test_what_was_cancelled_is_unpaid_until_its_attempt_is_accounted_for(store: SqlRequests) -> None:
+    for number in range(1, 5):
+        await running(store, number)
+    # The fourth goes back to the queue, and its attempt had cost nothing.
+    await store.requeue("req_4", 1, Retry(0, "a 429"), [], NOW)
+    for number in range(1, 5):
+        await store.cancel(f"req_{number}", "ada", erase=False, now_ms=NOW)
+    await store.charge("req_1", 1, [])
+    await store.charge("req_2", 1, [turn()])
+    assert [row.request_id for row in await store.unpaid(10, NOW - 1, NOW)] == ["req_3"]
+    assert await store.unpaid(10, NOW + 1, NOW + 2) == await store.unpaid(10, NOW - 2, NOW - 1) == []
+    await store.charge("req_3", 1, [turn(cost=8)])
+    await store.charge("req_3", 1, [turn(cost=9)])
+    assert await store.unpaid(10, NOW - 1, NOW) == []
+    told = [(s.request_id, [t.cost_nano_usd for t in s.turns]) for s in await store.settlements(10) if s.turns]
+    assert told == [("req_2", [7]), ("req_3", [8])]
 
 
 async def test_a_repeated_submit_is_the_same_request(store: SqlRequests) -> None:

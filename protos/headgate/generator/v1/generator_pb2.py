@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%headgate/generator/v1/generator.proto\x12\x15headgate.generator.v1\x1a\x1egoogle/protobuf/duration.proto\"\x7f\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x14\n\x0c\x64iagram_type\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x12\n\nmax_tokens\x18\x06 \x01(\x05\"\x93\x02\n\x10GenerateResponse\x12\x31\n\x07started\x18\x01 \x01(\x0b\x32\x1e.headgate.generator.v1.StartedH\x00\x12-\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x1c.headgate.generator.v1.DeltaH\x00\x12-\n\x05usage\x18\x03 \x01(\x0b\x32\x1c.headgate.generator.v1.UsageH\x00\x12\x35\n\theartbeat\x18\x04 \x01(\x0b\x32 .headgate.generator.v1.HeartbeatH\x00\x12/\n\x06result\x18\x05 \x01(\x0b\x32\x1d.headgate.generator.v1.ResultH\x00\x42\x06\n\x04step\"j\n\x07Started\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\x34\n\x06limits\x18\x02 \x03(\x0b\x32$.headgate.generator.v1.ProviderLimit\x12\x1b\n\x13provider_request_id\x18\x03 \x01(\t\"\xa1\x01\n\rProviderLimit\x12\x33\n\tdimension\x18\x01 \x01(\x0e\x32 .headgate.generator.v1.Dimension\x12\x18\n\x10limit_per_minute\x18\x02 \x01(\x03\x12\x11\n\tremaining\x18\x03 \x01(\x03\x12.\n\x0breset_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"3\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x05\x12\x0c\n\x04turn\x18\x03 \x01(\x05\"\xcf\x01\n\x05Usage\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x03 \x01(\x03\x12\x15\n\routput_tokens\x18\x04 \x01(\x03\x12\x1f\n\x17\x63\x61\x63he_read_input_tokens\x18\x05 \x01(\x03\x12#\n\x1b\x63\x61\x63he_write_5m_input_tokens\x18\x06 \x01(\x03\x12#\n\x1b\x63\x61\x63he_write_1h_input_tokens\x18\x07 \x01(\x03\x12\x11\n\testimated\x18\x08 \x01(\x08\"\x0b\n\tHeartbeat\"h\n\x06Result\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0b\n\x03svg\x18\x02 \x01(\t\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12\x14\n\x0c\x64iagram_type\x18\x04 \x01(\t\x12\x18\n\x10template_version\x18\x05 \x01(\x05\"\x1d\n\x0cProbeRequest\x12\r\n\x05model\x18\x01 \x01(\t\"E\n\rProbeResponse\x12\x34\n\x06limits\x18\x01 \x03(\x0b\x32$.headgate.generator.v1.ProviderLimit\"I\n\x12\x43ountTokensRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x0c\x64iagram_type\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\"+\n\x13\x43ountTokensResponse\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\"\x9f\x02\n\x0fUpstreamFailure\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".headgate.generator.v1.FailureKind\x12\x13\n\x0bhttp_status\x18\x02 \x01(\x05\x12\x1b\n\x13provider_error_type\x18\x03 \x01(\t\x12\x1b\n\x13provider_error_code\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12.\n\x0bretry_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x06limits\x18\x07 \x03(\x0b\x32$.headgate.generator.v1.ProviderLimit\x12\x14\n\x0cspent_tokens\x18\x08 \x01(\x08*\x8d\x01\n\tDimension\x12\x19\n\x15\x44IMENSION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44IMENSION_REQUESTS\x10\x01\x12\x14\n\x10\x44IMENSION_TOKENS\x10\x02\x12\x1a\n\x16\x44IMENSION_INPUT_TOKENS\x10\x03\x12\x1b\n\x17\x44IMENSION_OUTPUT_TOKENS\x10\x04*\xf8\x01\n\x0b\x46\x61ilureKind\x12\x1c\n\x18\x46\x41ILURE_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46\x41ILURE_KIND_RATE_LIMITED\x10\x01\x12\x1d\n\x19\x46\x41ILURE_KIND_RAMP_LIMITED\x10\x02\x12\x18\n\x14\x46\x41ILURE_KIND_ACCOUNT\x10\x03\x12\x1c\n\x18\x46\x41ILURE_KIND_UNAVAILABLE\x10\x04\x12\x19\n\x15\x46\x41ILURE_KIND_REJECTED\x10\x05\x12\x18\n\x14\x46\x41ILURE_KIND_REFUSED\x10\x06\x12 \n\x1c\x46\x41ILURE_KIND_INVALID_DIAGRAM\x10\x07\x32\xab\x02\n\x10GeneratorService\x12]\n\x08Generate\x12&.headgate.generator.v1.GenerateRequest\x1a\'.headgate.generator.v1.GenerateResponse0\x01\x12R\n\x05Probe\x12#.headgate.generator.v1.ProbeRequest\x1a$.headgate.generator.v1.ProbeResponse\x12\x64\n\x0b\x43ountTokens\x12).headgate.generator.v1.CountTokensRequest\x1a*.headgate.generator.v1.CountTokensResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%headgate/generator/v1/generator.proto\x12\x15headgate.generator.v1\x1a\x1egoogle/protobuf/duration.proto\"\x7f\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x14\n\x0c\x64iagram_type\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x12\n\nmax_tokens\x18\x06 \x01(\x05\"\x93\x02\n\x10GenerateResponse\x12\x31\n\x07started\x18\x01 \x01(\x0b\x32\x1e.headgate.generator.v1.StartedH\x00\x12-\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x1c.headgate.generator.v1.DeltaH\x00\x12-\n\x05usage\x18\x03 \x01(\x0b\x32\x1c.headgate.generator.v1.UsageH\x00\x12\x35\n\theartbeat\x18\x04 \x01(\x0b\x32 .headgate.generator.v1.HeartbeatH\x00\x12/\n\x06result\x18\x05 \x01(\x0b\x32\x1d.headgate.generator.v1.ResultH\x00\x42\x06\n\x04step\"j\n\x07Started\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\x34\n\x06limits\x18\x02 \x03(\x0b\x32$.headgate.generator.v1.ProviderLimit\x12\x1b\n\x13provider_request_id\x18\x03 \x01(\t\"\xa1\x01\n\rProviderLimit\x12\x33\n\tdimension\x18\x01 \x01(\x0e\x32 .headgate.generator.v1.Dimension\x12\x18\n\x10limit_per_minute\x18\x02 \x01(\x03\x12\x11\n\tremaining\x18\x03 \x01(\x03\x12.\n\x0breset_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"3\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x05\x12\x0c\n\x04turn\x18\x03 \x01(\x05\"\xcf\x01\n\x05Usage\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x03 \x01(\x03\x12\x15\n\routput_tokens\x18\x04 \x01(\x03\x12\x1f\n\x17\x63\x61\x63he_read_input_tokens\x18\x05 \x01(\x03\x12#\n\x1b\x63\x61\x63he_write_5m_input_tokens\x18\x06 \x01(\x03\x12#\n\x1b\x63\x61\x63he_write_1h_input_tokens\x18\x07 \x01(\x03\x12\x11\n\testimated\x18\x08 \x01(\x08\"\x19\n\tHeartbeat\x12\x0c\n\x04turn\x18\x01 \x01(\x05\"h\n\x06Result\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0b\n\x03svg\x18\x02 \x01(\t\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12\x14\n\x0c\x64iagram_type\x18\x04 \x01(\t\x12\x18\n\x10template_version\x18\x05 \x01(\x05\"\x1d\n\x0cProbeRequest\x12\r\n\x05model\x18\x01 \x01(\t\"E\n\rProbeResponse\x12\x34\n\x06limits\x18\x01 \x03(\x0b\x32$.headgate.generator.v1.ProviderLimit\"I\n\x12\x43ountTokensRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x0c\x64iagram_type\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\"+\n\x13\x43ountTokensResponse\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\"\x9f\x02\n\x0fUpstreamFailure\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".headgate.generator.v1.FailureKind\x12\x13\n\x0bhttp_status\x18\x02 \x01(\x05\x12\x1b\n\x13provider_error_type\x18\x03 \x01(\t\x12\x1b\n\x13provider_error_code\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12.\n\x0bretry_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x06limits\x18\x07 \x03(\x0b\x32$.headgate.generator.v1.ProviderLimit\x12\x14\n\x0cspent_tokens\x18\x08 \x01(\x08*\x8d\x01\n\tDimension\x12\x19\n\x15\x44IMENSION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44IMENSION_REQUESTS\x10\x01\x12\x14\n\x10\x44IMENSION_TOKENS\x10\x02\x12\x1a\n\x16\x44IMENSION_INPUT_TOKENS\x10\x03\x12\x1b\n\x17\x44IMENSION_OUTPUT_TOKENS\x10\x04*\xf8\x01\n\x0b\x46\x61ilureKind\x12\x1c\n\x18\x46\x41ILURE_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46\x41ILURE_KIND_RATE_LIMITED\x10\x01\x12\x1d\n\x19\x46\x41ILURE_KIND_RAMP_LIMITED\x10\x02\x12\x18\n\x14\x46\x41ILURE_KIND_ACCOUNT\x10\x03\x12\x1c\n\x18\x46\x41ILURE_KIND_UNAVAILABLE\x10\x04\x12\x19\n\x15\x46\x41ILURE_KIND_REJECTED\x10\x05\x12\x18\n\x14\x46\x41ILURE_KIND_REFUSED\x10\x06\x12 \n\x1c\x46\x41ILURE_KIND_INVALID_DIAGRAM\x10\x07\x32\xab\x02\n\x10GeneratorService\x12]\n\x08Generate\x12&.headgate.generator.v1.GenerateRequest\x1a\'.headgate.generator.v1.GenerateResponse0\x01\x12R\n\x05Probe\x12#.headgate.generator.v1.ProbeRequest\x1a$.headgate.generator.v1.ProbeResponse\x12\x64\n\x0b\x43ountTokens\x12).headgate.generator.v1.CountTokensRequest\x1a*.headgate.generator.v1.CountTokensResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headgate.generator.v1.generator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DIMENSION']._serialized_start=1670
-  _globals['_DIMENSION']._serialized_end=1811
-  _globals['_FAILUREKIND']._serialized_start=1814
-  _globals['_FAILUREKIND']._serialized_end=2062
+  _globals['_DIMENSION']._serialized_start=1684
+  _globals['_DIMENSION']._serialized_end=1825
+  _globals['_FAILUREKIND']._serialized_start=1828
+  _globals['_FAILUREKIND']._serialized_end=2076
   _globals['_GENERATEREQUEST']._serialized_start=96
   _globals['_GENERATEREQUEST']._serialized_end=223
   _globals['_GENERATERESPONSE']._serialized_start=226
@@ -49,19 +49,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGE']._serialized_start=829
   _globals['_USAGE']._serialized_end=1036
   _globals['_HEARTBEAT']._serialized_start=1038
-  _globals['_HEARTBEAT']._serialized_end=1049
-  _globals['_RESULT']._serialized_start=1051
-  _globals['_RESULT']._serialized_end=1155
-  _globals['_PROBEREQUEST']._serialized_start=1157
-  _globals['_PROBEREQUEST']._serialized_end=1186
-  _globals['_PROBERESPONSE']._serialized_start=1188
-  _globals['_PROBERESPONSE']._serialized_end=1257
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=1259
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=1332
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1334
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1377
-  _globals['_UPSTREAMFAILURE']._serialized_start=1380
-  _globals['_UPSTREAMFAILURE']._serialized_end=1667
-  _globals['_GENERATORSERVICE']._serialized_start=2065
-  _globals['_GENERATORSERVICE']._serialized_end=2364
+  _globals['_HEARTBEAT']._serialized_end=1063
+  _globals['_RESULT']._serialized_start=1065
+  _globals['_RESULT']._serialized_end=1169
+  _globals['_PROBEREQUEST']._serialized_start=1171
+  _globals['_PROBEREQUEST']._serialized_end=1200
+  _globals['_PROBERESPONSE']._serialized_start=1202
+  _globals['_PROBERESPONSE']._serialized_end=1271
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=1273
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=1346
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1348
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1391
+  _globals['_UPSTREAMFAILURE']._serialized_start=1394
+  _globals['_UPSTREAMFAILURE']._serialized_end=1681
+  _globals['_GENERATORSERVICE']._serialized_start=2079
+  _globals['_GENERATORSERVICE']._serialized_end=2378
 # @@protoc_insertion_point(module_scope)

@@ -125,8 +125,10 @@ class Usage(_message.Message):
     def __init__(self, turn: _Optional[int] = ..., model: _Optional[str] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., cache_read_input_tokens: _Optional[int] = ..., cache_write_5m_input_tokens: _Optional[int] = ..., cache_write_1h_input_tokens: _Optional[int] = ..., estimated: _Optional[bool] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("turn",)
+    TURN_FIELD_NUMBER: _ClassVar[int]
+    turn: int
+    def __init__(self, turn: _Optional[int] = ...) -> None: ...
 
 class Result(_message.Message):
     __slots__ = ("source", "svg", "truncated", "diagram_type", "template_version")

@@ -117,6 +117,7 @@ def _create_billing() -> None:
         sa.Column("deleted", sa.Boolean, nullable=False),
     )
     op.create_index("quota_subscriptions_by_user", "quota_subscriptions", ["user_id"])
+    op.create_index("quota_subscriptions_by_customer", "quota_subscriptions", ["customer_id"])
     op.create_table("quota_customers", sa.Column("customer_id", sa.Text, primary_key=True), _text("user_id"))
 
 

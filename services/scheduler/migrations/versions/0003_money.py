@@ -19,6 +19,14 @@ def upgrade() -> None:
         sa.Column("saved_nano_usd", sa.BigInteger, nullable=False, server_default="0"),
     ):
         op.add_column("scheduler_outbox", column)
+    unpaid = sa.text("state = 'cancelled' AND charged_attempt < attempt")
+    op.create_index(
+        "scheduler_requests_unpaid",
+        "scheduler_requests",
+        ["ended_ms"],
+        postgresql_where=unpaid,
+        sqlite_where=unpaid,
+    )
     op.create_table(
         "scheduler_provider",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
