@@ -6,6 +6,7 @@ writes this one construct for both.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -298,41 +299,53 @@ REPLACE_CHARGE = (
 )
 
 
-_DAYS = days.c.day.between(bindparam("first_day"), bindparam("last_day"))
+# Written out: a plan for any days whatever expects few of them.
+_FIRST, _LAST = (bindparam(name, type_=Text, literal_execute=True) for name in ("first_day", "last_day"))
+_DAYS = days.c.day.between(_FIRST, _LAST)
 
 
-def _users_by(amount: ColumnElement[int]) -> Any:
-    used = select(days.c.user_id, func.sum(amount).label("amount")).where(_DAYS).group_by(days.c.user_id).subquery()
-    sorted_by = func.coalesce(used.c.amount, 0)
-    value, prefix, tier = (
-        bindparam("value", type_=BigInteger),
-        bindparam("of_prefix", type_=Text),
-        bindparam("of_tier", type_=Text),
-    )
-    begins = [func.substr(column, 1, func.length(prefix)) == prefix for column in (users.c.user_id, users.c.email)]
-    return (
-        select(users.c.user_id, users.c.email, users.c.tier, users.c.status, sorted_by.label("sorted_by"))
+_AMOUNTS = {
+    "cost": days.c.cost_nano_usd,
+    "requests": days.c.requests,
+    "tokens": days.c.input_tokens
+    + days.c.output_tokens
+    + days.c.cache_read_input_tokens
+    + days.c.cache_write_input_tokens,
+}
+
+
+@cache
+def users_by(sort: str, *, by_prefix: bool, by_tier: bool) -> Select[Any]:
+    """A page of users, highest first."""
+    amount = func.sum(_AMOUNTS[sort]).label("amount")
+    used = select(days.c.user_id, amount).where(_DAYS).group_by(days.c.user_id).subquery()
+    value, prefix = func.coalesce(used.c.amount, 0), bindparam("of_prefix", type_=Text)
+    after = bindparam("value", type_=BigInteger)
+    page = (
+        select(users.c.user_id, users.c.email, users.c.tier, users.c.status, value.label("sorted_by"))
         .join_from(users, used, used.c.user_id == users.c.user_id, isouter=True)
-        .where(or_(sorted_by < value, and_(sorted_by == value, users.c.user_id > bindparam("user_id"))))
-        .where(or_(*begins), or_(tier == "", users.c.tier == tier))
-        .order_by(sorted_by.desc(), users.c.user_id)
+        .where(or_(value < after, and_(value == after, users.c.user_id > bindparam("user_id"))))
+        .order_by(value.desc(), users.c.user_id)
         .limit(bindparam("most"))
     )
+    # Only where they are asked for: conditions that always hold made PostgreSQL expect one user, and sum up the days
+    # anew for each of them.
+    if by_prefix:
+        begins = [func.substr(column, 1, func.length(prefix)) == prefix for column in (users.c.user_id, users.c.email)]
+        page = page.where(or_(*begins))
+    return page.where(users.c.tier == bindparam("of_tier")) if by_tier else page
 
 
-USERS_BY = {
-    "cost": _users_by(days.c.cost_nano_usd),
-    "requests": _users_by(days.c.requests),
-    "tokens": _users_by(
-        days.c.input_tokens + days.c.output_tokens + days.c.cache_read_input_tokens + days.c.cache_write_input_tokens
-    ),
-}
 USES_OF = select(days.c.user_id, *_sums(days)).where(days.c.user_id.in_(_THEIRS), _DAYS).group_by(days.c.user_id)
 REVENUE_OF = (
     select(revenue.c.user_id, func.sum(revenue.c.revenue_nano_usd).label("revenue_nano_usd"))
-    .where(revenue.c.user_id.in_(_THEIRS), revenue.c.day.between(bindparam("first_day"), bindparam("last_day")))
+    .where(revenue.c.user_id.in_(_THEIRS), revenue.c.day.between(_FIRST, _LAST))
     .group_by(revenue.c.user_id)
 )
+
+
+def _number(name: str) -> Any:
+    return bindparam(name, type_=BigInteger, literal_execute=True)
 
 
 def _usage(hourly: bool, group: str) -> Any:
@@ -341,7 +354,7 @@ def _usage(hourly: bool, group: str) -> Any:
     divided = hours.c[group] if group else literal_column("''", Text)
     return (
         select(start.label("start"), divided.label("divided"), *_sums(hours))
-        .where(hours.c.hour >= bindparam("first_hour"), hours.c.hour < bindparam("end_hour"))
+        .where(hours.c.hour >= _number("first_hour"), hours.c.hour < _number("end_hour"))
         .group_by(start, *([divided] if group else []))
         .order_by(start, *([divided] if group else []))
     )

@@ -226,7 +226,8 @@ class SqlTransaction:
 
     def list_users(self, query: UsersQuery, after: UsersCursor) -> list[UserRow]:
         named = {"of_prefix": query.prefix, "of_tier": query.tier, "most": query.page_size}
-        rows = self._all(sql.USERS_BY[query.sort], **named, **after._asdict())
+        statement = sql.users_by(query.sort, by_prefix=bool(query.prefix), by_tier=bool(query.tier))
+        rows = self._all(statement, **named, **after._asdict())
         return [_user_row(row) for row in rows]
 
     def uses_of(self, user_ids: Sequence[str], first_day: str, last_day: str) -> dict[str, Use]:
