@@ -40,7 +40,7 @@ class Economics:
         report = await self._ledger.GetEconomics(pb.GetEconomicsRequest(days=days, top_users=top))
         if as_csv:
             name = f"economics-{report.from_day}-{report.to_day}"
-            rows = [[day.day, day.tier, *_margin(day.margin).values()] for day in report.days]
+            rows: list[list[Any]] = [[day.day, day.tier, *_margin(day.margin).values()] for day in report.days]
             return csv_response(["day", "tier", *_margin(report.total)], rows, name=name)
         return json_response(
             {

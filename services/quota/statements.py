@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
     CompoundSelect,
     FromClause,
@@ -219,8 +220,9 @@ def unprofitable_users(window: Window) -> Select[Any]:
 
 def users_in_order(window: Window) -> CompoundSelect[Any]:
     """A page of the users who used or brought in anything, by id."""
-    day = {table: table.c.day.between(window.first, window.last) for table in (days, revenue)}
-    parts = [(days.c.user_id, day[days]), (revenue.c.user_id, day[revenue])]
+    parts: list[tuple[Column[Any], ColumnElement[bool]]] = [
+        (table.c.user_id, table.c.day.between(window.first, window.last)) for table in (days, revenue)
+    ]
     parts += [(terms.c.user_id, _held_on(held)) for held in window.open_days]
     pages = [
         # A page of each, for the indexes begin with the user: none of them is read to its end.
