@@ -223,7 +223,8 @@ def users_in_order(window: Window) -> CompoundSelect[Any]:
     parts: list[tuple[Column[Any], ColumnElement[bool]]] = [
         (table.c.user_id, table.c.day.between(window.first, window.last)) for table in (days, revenue)
     ]
-    parts += [(terms.c.user_id, _held_on(held)) for held in window.open_days]
+    # Who pays nothing leaves no row on a day that is closed either.
+    parts += [(terms.c.user_id, and_(_held_on(held), _price(window) > 0)) for held in window.open_days]
     pages = [
         # A page of each, for the indexes begin with the user: none of them is read to its end.
         select(user_id).distinct().where(user_id > bindparam("after"), within)
