@@ -86,8 +86,6 @@ class Economics:
         def read(tx: Transaction) -> Report:
             window = self._window(tx, first, today)
             by_day = self._days(tx, window)
-            dearest, losing = tx.top_users(window, top), tx.unprofitable_users(window, top)
-            margins = tx.margins_of(window, sorted({*dearest, *losing}))
             holders = Counter[str]()
             for group in tx.sum_held(next_day_ms(today)):
                 holders[group.tier] += group.users
@@ -100,8 +98,8 @@ class Economics:
                 days=by_day,
                 models=tx.sum_use_by_model(window),
                 kinds=tx.sum_use_by_kind(window),
-                top_users=[margins[user_id] for user_id in dearest],
-                unprofitable_users=[margins[user_id] for user_id in losing],
+                top_users=tx.list_top_users(window, top),
+                unprofitable_users=tx.list_unprofitable_users(window, top),
             )
 
         return await self._store.read(read)
@@ -116,12 +114,10 @@ class Economics:
         def read(tx: Transaction) -> Statement:
             window = self._window(tx, first, min(last, today))
             by_day = self._days(tx, window)
-            page = tx.users_in_order(window, after, size + 1)
-            margins = tx.margins_of(window, page[:size])
+            users = tx.list_users_in_order(window, after, size + 1)
             closed = last < today and not window.open_days and not tx.has_pending(first, last)
-            next_after = page[size - 1] if len(page) > size else ""
-            users = [margins[user_id] for user_id in page[:size]]
-            return Statement(month, closed, _total(by_day), by_day, users, next_after)
+            next_after = users[size - 1].user_id if len(users) > size else ""
+            return Statement(month, closed, _total(by_day), by_day, users[:size], next_after)
 
         return await self._store.read(read)
 

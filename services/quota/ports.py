@@ -117,19 +117,17 @@ class Transaction(Protocol):
         """Dearest first."""
         ...
 
-    def top_users(self, window: Window, limit: int) -> list[str]:
+    def list_top_users(self, window: Window, limit: int) -> list[UserMargin]:
         """Who cost most, dearest first."""
         ...
 
-    def unprofitable_users(self, window: Window, limit: int) -> list[str]:
+    def list_unprofitable_users(self, window: Window, limit: int) -> list[UserMargin]:
         """Who cost more than they brought in, most first."""
         ...
 
-    def users_in_order(self, window: Window, after: str, limit: int) -> list[str]:
+    def list_users_in_order(self, window: Window, after: str, limit: int) -> list[UserMargin]:
         """Who used or brought in anything, by id, behind `after`."""
         ...
-
-    def margins_of(self, window: Window, user_ids: Sequence[str]) -> dict[str, UserMargin]: ...
 
     def insert_reservation(self, row: Reservation) -> bool:
         """False if the request has one; waits for a concurrent insert to end."""

@@ -147,18 +147,14 @@ class SqlTransaction:
     def sum_use_by_kind(self, window: Window) -> list[tuple[str, Use]]:
         return [(row["name"], _use(row)) for row in self._all(sql.USE_BY_KIND, **_hours(window))]
 
-    def top_users(self, window: Window, limit: int) -> list[str]:
-        return self._ids(sql.top_users(window), most=limit)
+    def list_top_users(self, window: Window, limit: int) -> list[UserMargin]:
+        return [_user_margin(row) for row in self._all(sql.top_users(window), most=limit)]
 
-    def unprofitable_users(self, window: Window, limit: int) -> list[str]:
-        return self._ids(sql.unprofitable_users(window), most=limit)
+    def list_unprofitable_users(self, window: Window, limit: int) -> list[UserMargin]:
+        return [_user_margin(row) for row in self._all(sql.unprofitable_users(window), most=limit)]
 
-    def users_in_order(self, window: Window, after: str, limit: int) -> list[str]:
-        return self._ids(sql.users_in_order(window), after=after, most=limit)
-
-    def margins_of(self, window: Window, user_ids: Sequence[str]) -> dict[str, UserMargin]:
-        rows = self._all(sql.margins_of(window), ids=user_ids) if user_ids else ()
-        return {row["user_id"]: _user_margin(row) for row in rows}
+    def list_users_in_order(self, window: Window, after: str, limit: int) -> list[UserMargin]:
+        return [_user_margin(row) for row in self._all(sql.users_in_order(window), after=after, most=limit)]
 
     def insert_reservation(self, row: Reservation) -> bool:
         return self._one(sql.INSERT_RESERVATION, **asdict(row)) is not None
@@ -272,9 +268,6 @@ class SqlTransaction:
     def _run_each(self, statement: Any, values: list[dict[str, Any]]) -> None:
         if values:
             self._connection.execute(statement, values)
-
-    def _ids(self, statement: Any, **values: Any) -> list[str]:
-        return [row["user_id"] for row in self._all(statement, **values)]
 
     def _run(self, statement: Any, **values: Any) -> None:
         self._connection.execute(statement, values)
