@@ -131,8 +131,9 @@ async def _timed(name: str, page: Callable[[], Awaitable[Any]], server: Postgres
 
 
 def _cpu_s(server: PostgresServer) -> float:
-    """What PostgreSQL and this process have used."""
-    processes = [psutil.Process(), *psutil.Process(server.process.pid).children(recursive=True)]
+    """What PostgreSQL and this process have used; of workers that ended their parent knows."""
+    parent = psutil.Process(server.process.pid)
+    processes = [psutil.Process(), parent, *parent.children(recursive=True)]
     return sum(sum(process.cpu_times()[:4]) for process in processes)
 
 
