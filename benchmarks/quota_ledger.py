@@ -1,9 +1,10 @@
 """Reserving a place and settling what became of it, a second, against bare INSERTs of the same rows in the same run.
 
-`python -m benchmarks.quota_ledger [--write FILE]`. Aim: within 2.5 times. Both sides go through services/sql with as
-many callers at once, so they share commits alike: a Reserve (the key looked up, the limits checked, the day's row
-counted up, the reservation inserted) against the INSERT of a reservation; a Settle of a batch (reservations ended,
-charges inserted, sums of days and hours added to) against the INSERT of its charges; in tables with the same indexes.
+`python -m benchmarks.quota_ledger [--write FILE]`. Aim: within 2.5 times. All sides go through services/sql with as many
+callers at once, so they share commits alike, into tables with the same indexes. A Reserve (the key looked up, the limits
+checked, the day counted up, the reservation inserted) stands against the INSERT of a reservation and of a day; a Settle
+of a batch (reservations ended, charges inserted, sums of days and of the hour added to) against the INSERT of as many of
+each. A second peer inserts only what is new for good: the reservation, and the charges.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import secrets
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, Table, insert
 
 from benchmarks import report
 from benchmarks.accept import DURABLE
@@ -27,18 +29,16 @@ from services import sql
 from services.clock import SystemClock, utc_day
 from services.ids import random_id
 from services.pricing import read_prices
-from services.quota import reservations
+from services.quota import reservations, tables
 from services.quota.__main__ import MIGRATIONS, VERSION_TABLE
 from services.quota.accounts import Accounts
 from services.quota.ledger import Ledger
-from services.quota.model import Caller, Charge, Settlement, TierChange
+from services.quota.model import Caller, Charge, Settlement, TierChange, Use
 from services.quota.places import Places
 from services.quota.plans import read_plans
 from services.quota.ports import SchedulerUnreachable
 from services.quota.reservations import Answer
 from services.quota.store import SqlStore
-from services.quota.tables import charges
-from services.quota.tables import reservations as reservation_rows
 from services.settings import config_dir
 from tests.servers.postgres import start_server
 
@@ -48,7 +48,7 @@ CALLERS = 64
 SETTLED = 100
 """In one Settle: what the scheduler's outbox gathers between two looks at several hundred requests a second."""
 MODEL = "claude-sonnet-5-5"
-HEADS = ("store", "what", "Headgate, a second", "bare INSERT, a second", "times")
+HEADS = ("store", "what", "Headgate, a second", "INSERT of every row (times)", "of new rows alone (times)")
 Work = Callable[[], Awaitable[object]]
 
 
@@ -62,30 +62,20 @@ class Nobody:
         raise SchedulerUnreachable("not told here")
 
 
-@dataclass
-class Rates:
-    """Of each round, requests a second."""
-
-    ours: list[float] = field(default_factory=list)
-    bare: list[float] = field(default_factory=list)
-
-    def cells(self) -> list[str]:
-        ours, bare = statistics.median(self.ours), statistics.median(self.bare)
-        return [f"{ours:,.0f}", f"{bare:,.0f}", f"{bare / ours:.2f}"]
-
-
 class Side:
-    """Quota's own parts on one database, and bare INSERTs on another with the same tables."""
+    """Quota's own parts on one database, and bare INSERTs on others with the same tables."""
 
-    def __init__(self, database: sql.Database, other: sql.Database) -> None:
-        clock, store = SystemClock(), SqlStore(database)
+    def __init__(self, ours: sql.Database, every_row: sql.Database, new_rows: sql.Database) -> None:
+        clock, store = SystemClock(), SqlStore(ours)
         plans = read_plans((config_dir() / "plans.yaml").read_text(), "plans.yaml")
         self._accounts = Accounts(store, plans, clock, secrets.token_bytes)
         self._places = Places(store, plans, self._accounts, Nobody(), clock, b"benchmark")
         self._ledger = Ledger(store, read_prices(config_dir() / "prices.yaml"), clock)
-        self._other = other
+        self._every_row, self._new_rows = every_row, new_rows
         self._keys: dict[str, str] = {}
-        self.reserving, self.settling, self.both = Rates(), Rates(), Rates()
+        self._numbers = itertools.count()
+        self.took_s: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        """By what was done and by whom, of each round."""
 
     async def begin(self) -> None:
         """Creates the users."""
@@ -96,22 +86,28 @@ class Side:
     async def measure(self) -> None:
         """One round of each, after one another."""
         users = list(itertools.islice(itertools.cycle(self._keys), REQUESTS))
-        ids = [random_id("req_") for _ in users]
-        ends = [_end(id_, user) for id_, user in zip(ids, users, strict=True)]
+        pairs = [(random_id("req_"), user) for user in users]
+        ends = [_end(id_, user) for id_, user in pairs]
         batches = [ends[first : first + SETTLED] for first in range(0, REQUESTS, SETTLED)]
-        ours = [
-            await _timed([self._reserve(*pair) for pair in zip(ids, users, strict=True)], CALLERS),
-            await _timed([self._settle(batch) for batch in batches], 1),
-        ]
-        bare = [
-            await _timed([self._insert_one(*pair) for pair in zip(ids, users, strict=True)], CALLERS),
-            await _timed([self._insert_charges(batch) for batch in batches], 1),
-        ]
-        for rates, took, least in zip((self.reserving, self.settling), ours, bare, strict=True):
-            rates.ours.append(REQUESTS / took)
-            rates.bare.append(REQUESTS / least)
-        self.both.ours.append(REQUESTS / sum(ours))
-        self.both.bare.append(REQUESTS / sum(bare))
+        reserving = {"ours": self._reserve, "every row": self._insert_places, "new rows": self._insert_reservation}
+        for who, reserve in reserving.items():
+            self.took_s["Reserve", who].append(await _timed([reserve(*pair) for pair in pairs], CALLERS))
+        settling = {"ours": self._settle, "every row": self._insert_ends, "new rows": self._insert_charges}
+        for who, settle in settling.items():
+            self.took_s["Settle", who].append(await _timed([settle(batch) for batch in batches], 1))
+
+    def rows(self) -> list[list[str]]:
+        """The table's."""
+        for who in ("ours", "every row", "new rows"):
+            both = zip(self.took_s["Reserve", who], self.took_s["Settle", who], strict=True)
+            self.took_s["both", who] = [sum(pair) for pair in both]
+        return [self._row(what) for what in ("Reserve", "Settle", "both")]
+
+    def _row(self, what: str) -> list[str]:
+        ours, every_row, new_rows = (
+            REQUESTS / statistics.median(self.took_s[what, who]) for who in ("ours", "every row", "new rows")
+        )
+        return [what, f"{ours:,.0f}", *(f"{bare:,.0f} ({bare / ours:.2f})" for bare in (every_row, new_rows))]
 
     def _reserve(self, id_: str, user: str) -> Work:
         return lambda: self._places.reserve(Caller(api_key=self._keys[user]), id_, "")
@@ -119,25 +115,49 @@ class Side:
     def _settle(self, ends: Sequence[Settlement]) -> Work:
         return lambda: self._ledger.settle(ends)
 
-    def _insert_one(self, id_: str, user: str) -> Work:
-        now_ms = time.time_ns() // 1_000_000
-        values = asdict(reservations.first(id_, user, utc_day(now_ms), now_ms))
+    def _insert_reservation(self, id_: str, user: str) -> Work:
+        return self._insert(self._new_rows, [(tables.reservations, [_reservation(id_, user)])], fold=user)
 
-        def run(connection: Connection) -> None:
-            connection.execute(INSERT_RESERVATION, values)
-
-        return lambda: self._other.write(run, fold=user)
+    def _insert_places(self, id_: str, user: str) -> Work:
+        rows = [(tables.reservations, [_reservation(id_, user)]), (tables.days, [self._day(user)])]
+        return self._insert(self._every_row, rows, fold=user)
 
     def _insert_charges(self, ends: Sequence[Settlement]) -> Work:
-        values = [asdict(charge) for end in ends for charge in end.charges]
+        return self._insert(self._new_rows, [(tables.charges, _charges(ends))])
 
+    def _insert_ends(self, ends: Sequence[Settlement]) -> Work:
+        # An INSERT of what is updated there needs a key that is new.
+        hour = {"hour": next(self._numbers), "tier": "", "model": MODEL, "kind": ""}
+        rows = [
+            (tables.reservations, [_reservation(end.request_id + "'", end.user_id) for end in ends]),
+            (tables.charges, _charges(ends)),
+            (tables.days, [self._day(user) for user in {end.user_id for end in ends}]),
+            (tables.hours, [hour | vars(Use())]),
+        ]
+        return self._insert(self._every_row, rows)
+
+    def _day(self, user: str) -> dict[str, object]:
+        return {"user_id": user, "day": str(next(self._numbers)), "used": 1} | vars(Use())
+
+    def _insert(self, database: sql.Database, rows: Sequence[tuple[Table, list[Any]]], fold: str = "") -> Work:
         def run(connection: Connection) -> None:
-            connection.execute(INSERT_CHARGES, values)
+            for table, values in rows:
+                connection.execute(INSERTS[table], values)
 
-        return lambda: self._other.write(run)
+        return lambda: database.write(run, fold=fold)
 
 
-INSERT_RESERVATION, INSERT_CHARGES = insert(reservation_rows), insert(charges)
+TABLES = (tables.reservations, tables.charges, tables.days, tables.hours)
+INSERTS = {table: insert(table) for table in TABLES}
+
+
+def _reservation(id_: str, user: str) -> dict[str, object]:
+    now_ms = time.time_ns() // 1_000_000
+    return vars(reservations.first(id_, user, utc_day(now_ms), now_ms))
+
+
+def _charges(ends: Sequence[Settlement]) -> list[dict[str, object]]:
+    return [dict(vars(charge)) for end in ends for charge in end.charges]
 
 
 def _end(id_: str, user: str) -> Settlement:
@@ -170,18 +190,17 @@ async def measure(write: Path | None) -> None:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-ledger-"))
         postgres = start_server(**DURABLE)
         stack.callback(postgres.stop)
-        urls = {"SQLite": [f"sqlite:///{folder}/{name}.db" for name in "ab"]}
-        urls["PostgreSQL"] = [postgres.url(postgres.create()) for _ in "ab"]
-        for store, pair in urls.items():
-            for url in pair:
+        urls = {"SQLite": [f"sqlite:///{folder}/{name}.db" for name in "abc"]}
+        urls["PostgreSQL"] = [postgres.url(postgres.create()) for _ in "abc"]
+        for store, places in urls.items():
+            for url in places:
                 sql.migrate(url, MIGRATIONS, version_table=VERSION_TABLE)
-            databases = [sql.connect(url) for url in pair]
+            databases = [sql.connect(url) for url in places]
             side = Side(*databases)
             await side.begin()
             for _ in range(ROUNDS):
                 await side.measure()
-            for what, rates in (("Reserve", side.reserving), ("Settle", side.settling), ("both", side.both)):
-                rows.append([store, what, *rates.cells()])
+            rows += [[store, *cells] for cells in side.rows()]
             for database in databases:
                 await database.close()
     title = f"{CALLERS} callers, {SETTLED} requests in a Settle, median of {ROUNDS} rounds of {REQUESTS:,}"

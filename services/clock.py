@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
@@ -37,6 +38,7 @@ def utc_day(now_ms: int) -> str:
     return datetime.fromtimestamp(now_ms / 1000, UTC).date().isoformat()
 
 
+@functools.lru_cache(maxsize=64)
 def next_day_ms(day: str) -> int:
     """The moment at which the day after `day` begins."""
     after = date.fromisoformat(day) + timedelta(days=1)

@@ -126,7 +126,7 @@ def _with_tiers(tx: Transaction, settlements: Sequence[Settlement]) -> list[Sett
 
 
 def _at_tier(settlement: Settlement, tier: str) -> Settlement:
-    charges = [replace(charge, tier=tier) for charge in settlement.charges]
+    charges = [charge if charge.tier == tier else replace(charge, tier=tier) for charge in settlement.charges]
     return replace(settlement, tier=tier, charges=charges)
 
 

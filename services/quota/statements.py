@@ -17,6 +17,7 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     FromClause,
+    Integer,
     Select,
     Table,
     Text,
@@ -180,6 +181,16 @@ def _held_on(day: str) -> ColumnElement[bool]:
     return terms.c.number.in_(_newest.where(terms.c.from_ms < next_day_ms(day)))
 
 
+_MOST = bindparam("most", type_=Integer, literal_execute=True)
+
+
+def _within(table: Table, window: Window) -> ColumnElement[bool]:
+    # Written out, as the page's size is: PostgreSQL plans a prepared statement for any days, and joined 300,000 rows
+    # of a month as if they were few; after ten calls a page took over 10 s.
+    first, last = (literal(day, Text, literal_execute=True) for day in (window.first, window.last))
+    return table.c.day.between(first, last)
+
+
 def _margins_of(window: Window, page: Select[Any] | CompoundSelect[Any]) -> Select[Any]:
     """Use and revenue of the users that `page` names, and the tier each has now.
 
@@ -189,9 +200,9 @@ def _margins_of(window: Window, page: Select[Any] | CompoundSelect[Any]) -> Sele
     none = [literal(0, BigInteger).label(name) for name in SUMS]
     parts = [
         select(days.c.user_id, *(days.c[name] for name in SUMS), literal(0, BigInteger).label("revenue"))
-        .where(days.c.user_id.in_(ids), days.c.day.between(window.first, window.last)),
+        .where(days.c.user_id.in_(ids), _within(days, window)),
         select(revenue.c.user_id, *none, revenue.c.revenue_nano_usd)
-        .where(revenue.c.user_id.in_(ids), revenue.c.day.between(window.first, window.last)),
+        .where(revenue.c.user_id.in_(ids), _within(revenue, window)),
         *(
             select(terms.c.user_id, *none, day_revenue(_price(window), day))
             .where(terms.c.user_id.in_(ids), _held_on(day))
@@ -209,8 +220,8 @@ def _margins_of(window: Window, page: Select[Any] | CompoundSelect[Any]) -> Sele
 def top_users(window: Window) -> Select[Any]:
     """Those who cost most, dearest first."""
     cost = func.sum(days.c.cost_nano_usd)
-    dearest = select(days.c.user_id).where(days.c.day.between(window.first, window.last)).group_by(days.c.user_id)
-    page = dearest.having(cost > 0).order_by(cost.desc(), days.c.user_id).limit(bindparam("most"))
+    dearest = select(days.c.user_id).where(_within(days, window)).group_by(days.c.user_id)
+    page = dearest.having(cost > 0).order_by(cost.desc(), days.c.user_id).limit(_MOST)
     margins = _margins_of(window, page)
     shown = margins.selected_columns
     return margins.order_by(shown.cost_nano_usd.desc(), shown.user_id)
@@ -220,7 +231,7 @@ def unprofitable_users(window: Window) -> Select[Any]:
     """Those who cost most beyond what they brought in."""
     parts = [
         select(table.c.user_id, func.sum(amount).label("beyond"))
-        .where(table.c.day.between(window.first, window.last))
+        .where(_within(table, window))
         .group_by(table.c.user_id)
         for table, amount in ((days, days.c.cost_nano_usd), (revenue, -revenue.c.revenue_nano_usd))
     ]
@@ -230,7 +241,7 @@ def unprofitable_users(window: Window) -> Select[Any]:
     each = union_all(*parts).subquery()
     beyond = func.sum(each.c.beyond)
     losing = select(each.c.user_id).group_by(each.c.user_id).having(beyond > 0)
-    margins = _margins_of(window, losing.order_by(beyond.desc(), each.c.user_id).limit(bindparam("most")))
+    margins = _margins_of(window, losing.order_by(beyond.desc(), each.c.user_id).limit(_MOST))
     shown = margins.selected_columns
     return margins.order_by(shown.revenue - shown.cost_nano_usd, shown.user_id)
 
@@ -238,19 +249,17 @@ def unprofitable_users(window: Window) -> Select[Any]:
 def users_in_order(window: Window) -> Select[Any]:
     """A page of the users who used or brought in anything, by id."""
     parts: list[tuple[Column[Any], ColumnElement[bool]]] = [
-        (table.c.user_id, table.c.day.between(window.first, window.last)) for table in (days, revenue)
+        (table.c.user_id, _within(table, window)) for table in (days, revenue)
     ]
     # Who pays nothing leaves no row on a day that is closed either.
     parts += [(terms.c.user_id, and_(_held_on(held), _price(window) > 0)) for held in window.open_days]
     pages = [
         # A page of each, for the indexes begin with the user: none of them is read to its end.
         select(user_id).distinct().where(user_id > bindparam("after"), within)
-        .order_by(user_id).limit(bindparam("most")).subquery()
+        .order_by(user_id).limit(_MOST).subquery()
         for user_id, within in parts
     ]  # fmt: skip
-    margins = _margins_of(
-        window, union(*(select(page.c.user_id) for page in pages)).order_by("user_id").limit(bindparam("most"))
-    )
+    margins = _margins_of(window, union(*(select(page.c.user_id) for page in pages)).order_by("user_id").limit(_MOST))
     return margins.order_by(margins.selected_columns.user_id)
 
 

@@ -154,15 +154,16 @@ def _settlement(path: str, message: pb.Settlement) -> Settlement:
     if len(message.charges) > MAX_CHARGES:
         raise Invalid(f"{path}.charges", f"must be at most {MAX_CHARGES}")
     day = message.day and read_day(f"{path}.day", message.day)
+    tier = read_text(f"{path}.tier", message.tier, 64, least=0)
     charges = [
-        _charge(f"{path}.charges[{i}]", item, request_id, user_id, day) for i, item in enumerate(message.charges)
+        _charge(f"{path}.charges[{i}]", item, request_id, user_id, day, tier) for i, item in enumerate(message.charges)
     ]
     return Settlement(
         request_id,
         user_id,
         message.counted if message.final else None,
         charges,
-        tier=read_text(f"{path}.tier", message.tier, 64, least=0),
+        tier=tier,
         completed=message.completed,
         cached=message.cached,
         saved_nano_usd=_amount(f"{path}.saved_nano_usd", message.saved_nano_usd, MAX_NANO_USD),
@@ -171,7 +172,7 @@ def _settlement(path: str, message: pb.Settlement) -> Settlement:
     )
 
 
-def _charge(path: str, message: pb.Charge, request_id: str, user_id: str, day: str) -> Charge:
+def _charge(path: str, message: pb.Charge, request_id: str, user_id: str, day: str, tier: str) -> Charge:
     end_time_ms = read_time_ms(f"{path}.end_time", message, "end_time")
     return Charge(
         request_id=request_id,
@@ -183,7 +184,7 @@ def _charge(path: str, message: pb.Charge, request_id: str, user_id: str, day: s
         estimated=message.estimated,
         day=day or utc_day(end_time_ms),
         end_time_ms=end_time_ms,
-        tier="",
+        tier=tier,
         cost_nano_usd=_amount(f"{path}.cost_nano_usd", message.cost_nano_usd, MAX_NANO_USD),
         **{name: _amount(f"{path}.{name}", getattr(message, name), MAX_TOKENS) for name in _TOKENS},
     )

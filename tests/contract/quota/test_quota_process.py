@@ -29,7 +29,7 @@ from tests.servers.quota import DEADLINE_S, FakeScheduler, refused
 
 ROOT = Path(__file__).parents[3]
 SERVICE = "headgate.quota.v1.QuotaService"
-RSS_LIMIT_BYTES = 100_000_000
+RSS_LIMIT_BYTES = 105_000_000
 
 
 @pytest.fixture
