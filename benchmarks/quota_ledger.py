@@ -1,10 +1,10 @@
 """Reserving a place and settling what became of it, a second, against bare INSERTs of the same rows in the same run.
 
-`python -m benchmarks.quota_ledger [--write FILE]`. Aim: within 2.5 times. All sides go through services/sql with as many
-callers at once, so they share commits alike, into tables with the same indexes. A Reserve (the key looked up, the limits
-checked, the day counted up, the reservation inserted) stands against the INSERT of a reservation and of a day; a Settle
-of a batch (reservations ended, charges inserted, sums of days and of the hour added to) against the INSERT of as many of
-each. A second peer inserts only what is new for good: the reservation, and the charges.
+`python -m benchmarks.quota_ledger [--write FILE]`. Aim: within 2.5 times. All sides go through services/sql with as
+many callers at once, so they share commits alike, into tables with the same indexes. A Reserve (the key looked up, the
+limits checked, the day counted up, the reservation inserted) stands against the INSERT of a reservation and of a day; a
+Settle of a batch (reservations ended, charges inserted, sums of days and of the hour added to) against the INSERT of as
+many of each. A second peer inserts only what is new for good: the reservation, and the charges.
 """
 
 from __future__ import annotations

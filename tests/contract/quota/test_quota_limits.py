@@ -154,7 +154,7 @@ class TestExact:
         await quota.reserve(key, new_id())
         await use(quota, first, cost_nano_usd=1_000)
         await quota.limit(second, spend_nano_usd_per_month=10)
-        await quota.reserve(other, new_id())
+        assert (await quota.reserve(other, new_id())).usage.used == 1
 
 
 class TestRefusals:
@@ -246,6 +246,16 @@ class TestOwnTerms:
         )
         both, one = f"requests_per_day=3 spend_nano_usd_per_month={10**18}", f"spend_nano_usd_per_month={10**18}"
         assert rows == [("admin:test", user_id, "", both), ("admin:test", user_id, both, one)]
+
+    async def test_a_price_of_their_own_is_noted_from_when_it_holds(self, quota: Quota) -> None:
+        user_id, _ = await quota.user("pro")
+        quota.clock.advance(5)
+        await quota.limit(user_id, price_nano_usd_per_month=7, requests_per_day=3)
+        quota.clock.advance(5)
+        await quota.limit(user_id, requests_per_day=4)
+        await quota.limit(user_id, price_nano_usd_per_month=None)
+        rows = await quota.rows("SELECT from_ms, tier, own_price_nano_usd_per_month FROM quota_terms ORDER BY number")
+        assert rows == [(NOON_MS, "pro", None), (NOON_MS + 5, "pro", 7), (NOON_MS + 10, "pro", None)]
 
     async def test_changes_at_once_lose_none(self, quota: Quota) -> None:
         user_id, _ = await quota.user()
