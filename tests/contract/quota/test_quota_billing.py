@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from headgate.quota.v1 import billing_pb2 as pb
 from headgate.quota.v1 import ledger_pb2, quota_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
+from services.quota.billing import Subscription
 from services.quota.settings import Settings
 from services.quota.store import SqlTransaction
 from services.settings import SettingsError, load
@@ -323,6 +326,52 @@ async def test_what_is_told_at_the_same_time_is_not_missed(quota: Quota) -> None
     assert {await tier(quota, user) for user in users} == {"free"}
 
 
+async def until_it_waits(quota: Quota, receiving: asyncio.Task[tuple[bool, str]]) -> None:
+    """Until another transaction keeps it from going on (SQLite runs one after the other), or nothing does."""
+    if quota.database.engine.dialect.name != "postgresql":
+        return
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with asyncio.timeout(20):
+        while not (receiving.done() or await quota.rows(waiting)):
+            await asyncio.sleep(0)
+
+
+async def test_a_customer_may_become_somebodys_while_a_subscription_is_read(
+    quota: Quota, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, _ = await quota.user("free")
+    sold, reading, go_on = Sold(), asyncio.Event(), threading.Event()
+    await receive(quota, sold.event(CREATED, 100, "basic"))
+    loop, keep = asyncio.get_running_loop(), SqlTransaction.keep_subscription
+
+    def slowly(tx: SqlTransaction, subscription: Subscription) -> None:
+        loop.call_soon_threadsafe(reading.set)
+        assert go_on.wait(20)
+        keep(tx, replace(subscription, subscription_id=f"{subscription.subscription_id}-2"))
+
+    monkeypatch.setattr(SqlTransaction, "keep_subscription", slowly)
+    subscription = asyncio.create_task(receive(quota, sold.event(UPDATED, 200)))
+    await reading.wait()
+    owner = asyncio.create_task(receive(quota, checkout(sold.customer_id, user)))
+    await until_it_waits(quota, owner)
+    go_on.set()
+    assert [await subscription, await owner] == [(False, "unknown user"), (True, "")]
+    assert await tier(quota, user) == "pro"
+
+
+async def test_a_user_may_get_another_subscription_meanwhile(quota: Quota) -> None:
+    user, _ = await quota.user("free")
+    body = Sold().event(CREATED, 100, "basic", user=user)
+    values = f"('sub_other', 'cus_other', '{user}', 'active', 'pro', 100, false)"
+    with quota.database.engine.begin() as other:
+        other.execute(text(f"UPDATE quota_users SET tier = 'pro', tier_version = 2 WHERE user_id = '{user}'"))
+        other.execute(text(f"INSERT INTO quota_subscriptions VALUES {values}"))
+        receiving = asyncio.create_task(receive(quota, body))
+        await until_it_waits(quota, receiving)
+    assert await receiving == (True, "")
+    assert await tier(quota, user) == "pro"
+
+
 async def test_effect_and_record_are_one(quota: Quota, monkeypatch: pytest.MonkeyPatch) -> None:
     user, _ = await quota.user("free")
     body = Sold().event(CREATED, 100, user=user)
@@ -339,12 +388,14 @@ async def test_effect_and_record_are_one(quota: Quota, monkeypatch: pytest.Monke
     assert await receive(quota, body) == (True, "")
 
 
-@pytest.mark.parametrize("text", ["whsec_", "sk_live_1", "whsec_a,whsec_b,whsec_c", "whsec_a,x", "whsec_a b", ","])
-def test_a_wrong_secret_is_refused_at_start_and_not_shown(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "given_text", ["whsec_", "sk_live_1", "whsec_a,whsec_b,whsec_c", "whsec_a,x", "whsec_a b", ","]
+)
+def test_a_wrong_secret_is_refused_at_start_and_not_shown(given_text: str, tmp_path: Path) -> None:
     variables = {"HEADGATE_DATABASE_URL": "sqlite://", "HEADGATE_SECRET": "s" * 32, "HEADGATE_SCHEDULER_ADDRESS": "x"}
     with pytest.raises(SettingsError, match="HEADGATE_STRIPE_WEBHOOK_SECRET is wrong") as error:
-        load(Settings, {**variables, "HEADGATE_STRIPE_WEBHOOK_SECRET": text})
-    assert text == "," or text not in str(error.value).replace("whsec_…", "")
+        load(Settings, {**variables, "HEADGATE_STRIPE_WEBHOOK_SECRET": given_text})
+    assert given_text == "," or given_text not in str(error.value).replace("whsec_…", "")
     good = load(Settings, {**variables, "HEADGATE_STRIPE_WEBHOOK_SECRET": "whsec_a, whsec_b"})
     assert good.stripe_secrets == ("whsec_a", "whsec_b")
 
