@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.generator.prompts import Prompts
-from services.pricing import PriceList, Tokens
 
 ESTIMATE_FACTOR = 3.0
 """How far the input of an estimate may be from what the provider counts: characters a token differ by less."""
 
-WORDS = Prompts.load()
+Prices = Mapping[str, Mapping[str, Any]]
+"""By model, as config/prices.yaml has them."""
 
 Key = tuple[str, int, int, int]
 """Model, tokens in, tokens out, nano-dollars: two calls with the same of these are the same to a bill."""
@@ -49,7 +48,7 @@ class Bill:
         return "\n".join(f"{name:20} {value:>18,}" for name, value in vars(self).items())
 
 
-def compare(data_dir: Path, book: Mapping[str, Any], prices: PriceList, most_lost: int) -> Bill:
+def compare(data_dir: Path, book: Mapping[str, Any], prices: Prices, most_lost: int) -> Bill:
     """Raises AssertionError with every row and call that has no counterpart.
 
     `most_lost`: attempts that may have been charged without a call, because their process was killed before it.
@@ -92,7 +91,7 @@ def compare(data_dir: Path, book: Mapping[str, Any], prices: PriceList, most_los
     return bill
 
 
-def _compare(calls: list[Any], rows: list[Any], prices: PriceList) -> tuple[Counter[Key], int, int]:
+def _compare(calls: list[Any], rows: list[Any], prices: Prices) -> tuple[Counter[Key], int, int]:
     """One conversation: the completed calls that no exact row has, estimates beyond the calls, repairs without one."""
     completed = Counter(_key_of_call(call, prices) for call in calls if call["ended"] == "complete")
     exact = Counter(_key_of_row(row) for row in rows if not row["estimated"])
@@ -108,9 +107,8 @@ def _compare(calls: list[Any], rows: list[Any], prices: PriceList) -> tuple[Coun
     return unseen, max(0, len(estimates) + exact.total() - len(calls)), unpaid
 
 
-def _check_estimate(row: Any, calls: list[Any], prices: PriceList) -> None:
-    tokens = Tokens(row["input_tokens"], row["output_tokens"])
-    assert row["cost_nano_usd"] == prices.cost_nano_usd(row["model"], tokens), dict(row)
+def _check_estimate(row: Any, calls: list[Any], prices: Prices) -> None:
+    assert row["cost_nano_usd"] == _cost(row, prices), dict(row)
     assert 1 <= row["output_tokens"] <= 32_768
     counted = [call["input_tokens"] for call in calls]
     if counted:
@@ -118,9 +116,14 @@ def _check_estimate(row: Any, calls: list[Any], prices: PriceList) -> None:
         assert least <= row["input_tokens"] <= most, (dict(row), counted)
 
 
-def _key_of_call(call: Any, prices: PriceList) -> Key:
-    tokens = Tokens(call["input_tokens"], call["output_tokens"])
-    return call["model"], call["input_tokens"], call["output_tokens"], prices.cost_nano_usd(call["model"], tokens)
+def _key_of_call(call: Any, prices: Prices) -> Key:
+    return call["model"], call["input_tokens"], call["output_tokens"], _cost(call, prices)
+
+
+def _cost(used: Any, prices: Prices) -> int:
+    # On purpose not the product's own arithmetic.
+    price = prices[used["model"]]
+    return int(used["input_tokens"] * price["input"] + used["output_tokens"] * price["output"])
 
 
 def _key_of_row(row: Any) -> Key:
@@ -133,7 +136,7 @@ def _requests(data_dir: Path) -> dict[str, Any]:
 
 def _conversation(prompt: str) -> str:
     """How the emulator's book calls what was asked with that prompt."""
-    return hashlib.sha256(WORDS.ask(prompt).encode()).hexdigest()
+    return hashlib.sha256(f"<request>\n{prompt}\n</request>".encode()).hexdigest()
 
 
 def _told(request: Any) -> dict[str, Any]:
