@@ -209,13 +209,13 @@ class Attempts:
         except AttemptFailed as failed:
             self._write_end(request)
             if failed.failure.trouble is Trouble.LOST:
-                course.cut()
+                course.cut(by_us=False)
             await self._after_failure(course, failed.failure, failed.limits)
         except _Superseded:
-            course.cut()
+            course.cut(by_us=True)
             await self._charge(course)
         except asyncio.CancelledError:
-            course.cut()
+            course.cut(by_us=True)
             if self._stopping:
                 await self._after_failure(course, Failure(Trouble.STOPPED, "The service restarts."))
             else:
@@ -227,6 +227,7 @@ class Attempts:
     async def _follow(self, course: Course) -> Drawn:
         if running := self._running.get(course.request.request_id):
             running.working = True
+        course.given = True
         async with aclosing(self._workers.generate(course.request, self._timeout_ms)) as steps:  # type: ignore[type-var]
             async for step in steps:
                 match step:

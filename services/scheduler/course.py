@@ -21,6 +21,8 @@ class Course:
     request: Request
     prices: PriceList
     turns: list[Turn] = field(default_factory=list)
+    given: bool = False
+    """To a worker."""
     asked_turn: int = 0
     started_turn: int = 0
     characters: int = 0
@@ -34,10 +36,12 @@ class Course:
         """The provider began to answer."""
         self.started_turn, self.characters = turn, 0
 
-    def cut(self) -> None:
-        """It ended where nobody is left to tell what the turn used that was asked for last."""
-        if self.asked_turn > self.started_turn:
-            self.start(self.asked_turn)
+    def cut(self, *, by_us: bool) -> None:
+        """It ended where nobody will tell what the turn used that was asked for last."""
+        # Where we leave, the word that the first turn is sent may be on its way.
+        asked_turn = max(self.asked_turn, int(by_us and self.given))
+        if asked_turn > self.started_turn:
+            self.start(asked_turn)
 
     def end_turn(self, step: Used, now_ms: int) -> None:
         """The provider said what a turn used."""

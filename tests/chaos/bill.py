@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 ESTIMATE_FACTOR = 3.0
 """How far the input of an estimate may be from what the provider counts: characters a token differ by less."""
 

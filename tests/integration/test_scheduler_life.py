@@ -151,6 +151,25 @@ async def test_what_was_asked_of_the_provider_is_paid_though_the_worker_was_lost
     assert {(c.attempt, c.turn, c.estimated) for c in charges} == paid | {(2, 1, False)}
 
 
+async def test_what_is_cancelled_before_its_worker_says_a_word_may_have_been_asked(scheduler: Scheduler) -> None:
+    given = asyncio.Event()
+
+    async def steps(_: gen.GenerateRequest) -> AsyncIterator[gen.GenerateResponse]:
+        given.set()
+        await asyncio.Event().wait()
+        yield started()
+
+    scheduler.generator.steps = steps
+    request_id = await scheduler.submit()
+    await within(given.wait(), "the worker gets it")
+    await scheduler.stub.Cancel(pb.CancelRequest(request_id=request_id, user_id="ada"))
+    async with scheduler.quota.changed:
+        told = scheduler.quota.settlements
+        await within(scheduler.quota.changed.wait_for(lambda: any(s.charges for s in told)), "its charge")
+    (charge,) = [c for s in scheduler.quota.settlements for c in s.charges]
+    assert (charge.turn, charge.output_tokens, charge.estimated) == (1, 1, True)
+
+
 @pytest.mark.parametrize("shown", [False, True])
 async def test_a_cancelled_request_stops_upstream_and_counts_if_output_was_shown(
     scheduler: Scheduler, shown: bool
