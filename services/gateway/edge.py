@@ -21,6 +21,9 @@ from services.gateway.errors import Problem, not_found, problem_of, refusal_from
 
 BODY_LIMIT = 1_000_000
 """Bytes of a body under /api; the longest prompt is 100,000 characters, at most 400,000 bytes of UTF-8."""
+READ_LIMIT = 4 * BODY_LIMIT
+"""What is read of a body that is too large, and thrown away: a connection that is closed with something unread is
+reset, and its client, which is still sending, never sees the answer."""
 BODY_TIMEOUT_S = 20.0
 """A body that has not arrived by then is given up: slow clients must not pile up."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -38,18 +41,19 @@ def json_response(content: Any, status: int = 200, headers: dict[str, str] | Non
 
 async def read_body(request: Request) -> bytes:
     """The whole body, read as it is whatever its Content-Type. Problem 413 over the cap, 400 if it never comes."""
-    declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > BODY_LIMIT:
-        raise _too_large()
-    body = bytearray()
+    body, size = bytearray(), 0
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > BODY_LIMIT:
-                    raise _too_large()
+                size += len(chunk)
+                if size <= BODY_LIMIT:
+                    body += chunk
+                elif size > READ_LIMIT:
+                    break
     except (TimeoutError, ClientDisconnect):
         raise Problem(400, "INVALID_REQUEST", "The body did not arrive.", fields=[]) from None
+    if size > BODY_LIMIT:
+        raise _too_large()
     return bytes(body)
 
 

@@ -29,7 +29,7 @@ def test_requests_wait_at_the_limit_and_go_on_with_a_higher_one(stacks: Stacks) 
         within_s=40, what="what ran is done",
     )  # fmt: skip
     log = (stack.data_dir / "logs" / "scheduler.log").read_text()
-    assert "ALERT: The spend limit of the site, $0.02 a day, is reached" in log
+    assert "ALERT spend/site: The spend limit of the site, $0.02 a day, is reached" in log
     done = [state for state in states(stack, ids, key) if state["status"] == "completed"]
     costs = [state["costNanoUsd"] for state in done]
     assert 20_000_000 <= sum(costs) < 20_000_000 + SLOTS * max(costs)

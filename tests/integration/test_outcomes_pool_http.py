@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from headgate.scheduler.v1 import scheduler_pb2 as pb
 
-from services.scheduler.generators import Generators
+from services.scheduler.generators import Asked, Generators
 from tests.servers.outcomes import Upstream, Way, running_upstream, running_way
 from tests.servers.valkey import ValkeyServer
 from tests.unit.test_scheduler_outcomes import a_request
@@ -219,7 +219,9 @@ async def test_the_accounts_probe_waits_for_no_worker(upstream: Upstream) -> Non
     generators = Generators([upstream.generator.address], 1, None, ready.set)
     running = asyncio.create_task(generators.run(stopping))
     await asyncio.wait_for(ready.wait(), 20)
-    busy = asyncio.create_task(anext(aiter(generators.generate(a_request(prompt="slow"), 10_000))))
+    answers = aiter(generators.generate(a_request(prompt="slow"), 10_000))
+    assert await anext(answers) == Asked(1)
+    busy = asyncio.create_task(anext(answers))
     await upstream.emulator.calls_when(lambda calls: bool(calls))
     assert generators.free == 0
     await asyncio.wait_for(generators.probe("claude-sonnet-5-5"), 10)

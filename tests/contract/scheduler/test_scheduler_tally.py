@@ -85,7 +85,7 @@ async def test_whatever_is_charged_counts_once(database: sql.Database, store: Sq
     tally, row = SqlTally(database), await running(store)
     await store.cancel(row.request_id, "ada", erase=False, now_ms=NOW)
     for _ in range(2):
-        await store.charge(row.request_id, [turn(1, 1, 9)])
+        await store.charge(row.request_id, 1, [turn(1, 1, 9)])
     assert await tally.read(DAY, []) == [Spent("tier/pro", 9, None)]
     # Two replicas deliver the same rows.
     ids = [s.outbox_id for s in await store.settlements(500)]
