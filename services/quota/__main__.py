@@ -16,11 +16,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from services import process, sql
 from services.clock import Clock, SystemClock
+from services.config import ConfigError
 from services.ids import derived_key
 from services.process import StartError
 from services.quota.accounts import Accounts
 from services.quota.places import Places
-from services.quota.plans import PlanError, Plans, read_plans
+from services.quota.plans import Plans, read_plans
 from services.quota.ports import Store
 from services.quota.refusals import refusal_for
 from services.quota.resolver import Resolver
@@ -116,7 +117,7 @@ def _read_plans(file: str) -> Plans:
         return read_plans(Path(file).read_text(), file)
     except (OSError, UnicodeDecodeError) as error:
         raise StartError(f"HEADGATE_PLANS_FILE: {file} cannot be read ({error}).") from error
-    except PlanError as error:
+    except ConfigError as error:
         raise StartError(f"{error}.") from error
 
 

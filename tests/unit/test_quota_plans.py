@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.quota.plans import PlanError, read_plans
+from services.config import ConfigError
+from services.quota.plans import read_plans
 from services.settings import config_dir
 
 GOOD = """\
@@ -84,7 +85,7 @@ def test_a_good_file_is_read_whole() -> None:
 def test_a_wrong_file_is_refused_by_line_and_tier(old: str, new: str, error: str) -> None:
     wrong = GOOD.replace(old, new, 1)
     assert wrong != GOOD
-    with pytest.raises(PlanError) as raised:
+    with pytest.raises(ConfigError) as raised:
         read_plans(wrong, "plans.yaml")
     assert str(raised.value).startswith("plans.yaml line ")
     assert error in str(raised.value)
@@ -92,5 +93,5 @@ def test_a_wrong_file_is_refused_by_line_and_tier(old: str, new: str, error: str
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "- a list\n", "tiers: []\ndefault_tier: free\n", "a word\n"])
 def test_a_file_without_tiers_is_refused(text: str) -> None:
-    with pytest.raises(PlanError, match=r"plans\.yaml"):
+    with pytest.raises(ConfigError, match=r"plans\.yaml"):
         read_plans(text, "plans.yaml")
