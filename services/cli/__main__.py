@@ -1,4 +1,4 @@
-"""The `headgate` command: a client of the gateway's HTTP API, and `headgate up`."""
+"""The `headgate` command: a client of the gateway's HTTP API, and `headgate up` and `plan`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ KINDS = (
     "quadrant", "gitgraph", "c4", "block", "architecture", "sankey",
 )  # fmt: skip
 _part = functools.partial(quote, safe="")
+LOCAL = {"up": "services.embedded.__main__", "plan": "services.scheduler.planner.__main__"}
+"""Commands that are no clients, by the module whose `main` runs them."""
 UNITS_MS = {"": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000}
 
 
@@ -35,9 +37,9 @@ class UsageError(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["up"]:
+    if arguments[:1] and arguments[0] in LOCAL:
         # By name: the command is a client and must not depend on the services it starts.
-        status: int = importlib.import_module("services.embedded.__main__").main(arguments[1:])
+        status: int = importlib.import_module(LOCAL[arguments[0]]).main(arguments[1:])
         return status
     options = _parser().parse_args(arguments)
     try:
@@ -109,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     revoke.add_argument("key_id", metavar="keyId")
     revoke.set_defaults(run=_keys_revoke)
     commands.add_parser("up", help="run all of Headgate on this machine", add_help=False)
+    commands.add_parser("plan", help="what if: waits, costs and margins under other provider plans", add_help=False)
     return parser
 
 
