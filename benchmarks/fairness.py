@@ -25,7 +25,8 @@ from matplotlib.axes import Axes
 
 from benchmarks import report
 from benchmarks.served import Differences, LineOf, Served, service
-from services.scheduler.planner.drive import Answer, Arrival, Drive, Journey, Plan, virtual_line
+from services.scheduler.planner.drive import Answer, Arrival, Drive, Journey, Plan
+from services.scheduler.planner.virtual import virtual_line
 from tests.servers.valkey import ValkeyServer
 
 _PLANS = yaml.safe_load((Path(__file__).parents[1] / "config" / "plans.yaml").read_text())

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from services.embedded import tether, valkey
+from services import tether, valkey
 from tests.e2e.stack import environment, eventually, free_port
 
 ADMIN_KEY = "admin-of-the-benchmark"

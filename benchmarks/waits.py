@@ -21,7 +21,8 @@ from matplotlib.ticker import NullFormatter
 
 from benchmarks import report
 from benchmarks.loads import LOADS, Lengths, Load
-from services.scheduler.planner.drive import Drive, Journey, virtual_line
+from services.scheduler.planner.drive import Drive, Journey
+from services.scheduler.planner.virtual import virtual_line
 from tests.servers.valkey import ValkeyServer
 
 LEAST_MS = 5_000

@@ -1,4 +1,4 @@
-"""The `headgate` command: a client of the gateway's HTTP API, and `headgate up`."""
+"""The `headgate` command: a client of the gateway's HTTP API, and `headgate up` and `plan`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ KINDS = (
     "quadrant", "gitgraph", "c4", "block", "architecture", "sankey",
 )  # fmt: skip
 _part = functools.partial(quote, safe="")
+LOCAL = {"up": "services.embedded.__main__", "plan": "services.scheduler.planner.__main__"}
+"""Commands that are no clients, by the module whose `main` runs them."""
 UNITS_MS = {"": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000}
 
 
@@ -36,9 +38,9 @@ class UsageError(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["up"]:
+    if arguments[:1] and arguments[0] in LOCAL:
         # By name: the command is a client and must not depend on the services it starts.
-        status: int = importlib.import_module("services.embedded.__main__").main(arguments[1:])
+        status: int = importlib.import_module(LOCAL[arguments[0]]).main(arguments[1:])
         return status
     options = _parser().parse_args(arguments)
     try:
@@ -118,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     economics.add_commands(commands, admin, _admin_client)
     capacity.add_commands(commands, admin, _admin_client, _tell)
     commands.add_parser("up", help="run all of Headgate on this machine", add_help=False)
+    commands.add_parser("plan", help="what if: waits, costs and margins under other provider plans", add_help=False)
     return parser
 
 

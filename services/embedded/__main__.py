@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import services
+from services import valkey
 from services.clock import SystemClock
-from services.embedded import valkey
 from services.embedded.folder import DataFolder, open_folder
 from services.embedded.parent import CHECK_S, Parent
 from services.embedded.plan import Keys, Places, Plan

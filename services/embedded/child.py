@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TETHER = Path(__file__).with_name("tether.py")
+from services import tether
+
+TETHER = Path(tether.__file__)
 LOG_BYTES = 8 * 1024 * 1024
 """Size at which a log is set aside; with the one set aside a child's logs take twice this at most."""
 

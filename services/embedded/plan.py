@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import yaml
 
-from services.embedded import valkey
+from services import valkey
 from services.embedded.child import ChildSpec
 from services.embedded.settings import Settings
 from services.settings import SettingsError, config_dir

@@ -58,15 +58,23 @@ class Course:
             total = add(total, turn.tokens)
         return total.input + total.cache_write_5m + total.cache_write_1h, total.output
 
+    @property
+    def grows_at(self) -> float:
+        """Output tokens that are notably more than was taken for this answer."""
+        return max(self.grown_tokens, self.request.estimated_output_tokens) + self._step
+
+    @property
+    def _step(self) -> float:
+        return GROWTH * max(self.request.estimated_output_tokens, 100)
+
     def growth(self) -> int | None:
-        """Output tokens so far, each time they are notably more than was taken for this answer."""
+        """What is to be taken for it in all, each time it has come to be that long."""
         output = sum(turn.tokens.output for turn in self.turns) + self.characters / CHARACTERS_A_TOKEN
-        step = GROWTH * max(self.request.estimated_output_tokens, 100)
-        if output < max(self.grown_tokens, self.request.estimated_output_tokens) + step:
+        if output < self.grows_at:
             return None
         self.grown_tokens = output
         # Ahead of what was written by as much, so that it is never behind.
-        return round(output + step)
+        return round(output + self._step)
 
     def all_turns(self, now_ms: int) -> list[Turn]:
         """The turns seen, and an estimate for one that began and whose usage was never told."""

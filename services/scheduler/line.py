@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
@@ -123,21 +123,35 @@ async def _run_id(connection: Any) -> str:
     return next((line[7:].strip() for line in text.splitlines() if line.startswith("run_id:")), "")
 
 
+def script_texts() -> dict[str, str]:
+    """Every script with the parts they share, by name."""
+    shared = "".join((_LUA / f"{part}.lua").read_text() for part in _SHARED)
+    return {name: shared + (_LUA / f"{name}.lua").read_text() for name in _SCRIPTS}
+
+
+class RunsScripts(Protocol):
+    """What runs the scripts."""
+
+    async def run(self, name: str, key: str, *arguments: Any) -> Any: ...
+
+
 class ValkeyLine:
     """One pool set's order. Every method raises `LineUnavailable` if the store is away or not the one it was."""
 
     def __init__(
-        self, client: Redis, identity: Identity, *, virtual_now_ms: int | None = None, on_spent: OnSpent | None = None
-    ) -> None:
-        """`virtual_now_ms` is for simulations: production lets the server tell the time. `on_spent(line, request)` is
-        called before anything frees the lease of an attempt, and must not let it be freed if it fails."""
+        self, client: Redis, identity: Identity, *,
+        virtual_now_ms: int | None = None, scripts: RunsScripts | None = None, on_spent: OnSpent | None = None,
+    ) -> None:  # fmt: skip
+        """`virtual_now_ms` and `scripts` are for simulations: production lets the server tell the time.
+
+        `on_spent(line, request)` is called before anything frees the lease of an attempt, and must not let it be freed
+        if it fails.
+        """
         self._client = client
         self._on_spent = on_spent
         self.identity = identity
         self.virtual_now_ms = virtual_now_ms
-        shared = "".join((_LUA / f"{part}.lua").read_text() for part in _SHARED)
-        texts = {name: shared + (_LUA / f"{name}.lua").read_text() for name in _SCRIPTS}
-        self._scripts = Scripts(client, texts, timeout_s=SOCKET_TIMEOUT_S)
+        self._scripts = scripts or Scripts(client, script_texts(), timeout_s=SOCKET_TIMEOUT_S)
 
     async def place(self, pool: str, requests: Sequence[Request]) -> int:
         """Puts requests in line, in the order given."""

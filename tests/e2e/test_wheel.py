@@ -69,7 +69,7 @@ def test_it_holds_every_tracked_file_of_the_product(wheel: Path) -> None:
         assert any(name.endswith(kind) for name in packed), kind
 
 
-@pytest.mark.parametrize("command", sorted(set(PROJECT["scripts"]) - {"headgate"}))
+@pytest.mark.parametrize("command", sorted(set(PROJECT["scripts"]) - {"headgate", "headgate-plan"}))
 def test_every_process_starts_from_it(installed: Path, tmp_path: Path, command: str) -> None:
     """As far as a wrong variable, which each of them has to name."""
     wrong = environment(PYTHONPATH="", HEADGATE_TLS_CERT="/nowhere", HEADGATE_EMULATOR_PORT="none")

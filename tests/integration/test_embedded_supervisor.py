@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from services import valkey
 from services.clock import SystemClock
-from services.embedded import valkey
 from services.embedded.child import LOG_BYTES, TETHER, ChildSpec, bound
 from services.embedded.folder import DataFolder, open_folder
 from services.embedded.probes import until_up

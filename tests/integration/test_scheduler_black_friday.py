@@ -11,7 +11,8 @@ from statistics import median
 
 import pytest
 
-from services.scheduler.planner.drive import Answer, Arrival, Drive, Journey, Plan, virtual_line
+from services.scheduler.planner.drive import Answer, Arrival, Drive, Journey, Plan
+from services.scheduler.planner.virtual import virtual_line
 from tests.servers.valkey import ValkeyServer
 
 PLAN = Plan({"requests": 100, "tokens": 800_000}, {"pro": 4})

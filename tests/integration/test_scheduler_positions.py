@@ -14,7 +14,7 @@ import pytest
 
 from services.scheduler.line import ValkeyLine
 from services.scheduler.places import Places
-from services.scheduler.planner.drive import START_MS, virtual_line
+from services.scheduler.planner.virtual import START_MS, virtual_line
 from tests.servers.valkey import ValkeyServer
 from tests.unit.test_scheduler_outcomes import a_request
 

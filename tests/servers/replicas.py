@@ -19,7 +19,7 @@ from typing import Any
 from headgate.scheduler.v1 import scheduler_pb2 as pb
 from headgate.scheduler.v1 import scheduler_pb2_grpc
 
-from services.embedded import tether as tether_module
+from services import tether as tether_module
 from services.rpc.channel import open_channel
 from services.scheduler.line import ValkeyLine
 from services.scheduler.settings import Settings

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from services.embedded import tether as tether_module
-from services.embedded.valkey import find_server
+from services import tether as tether_module
+from services.valkey import find_server
 
 START_DEADLINE_S = 20
 

@@ -9,24 +9,34 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from services.clock import DAY_MS
 from services.pricing import PriceList, Tokens
 from services.scheduler.course import Course
 from services.scheduler.dispatcher import BATCH
 from services.scheduler.intake import FIRST_OUTPUT_TOKENS
 from services.scheduler.life import CHARACTERS_A_TOKEN, Request, State
-from services.scheduler.line import Identity, ValkeyLine, base_key, connect
 from services.scheduler.places import LOOK_MS, Places
-from services.scheduler.waits import Place
+from services.scheduler.planner.virtual import START_MS, VirtualLine
+from services.scheduler.waits import Place, read_view
 
 PLACED = 500
 """By one call of the script."""
-START_MS = 1_000_000_000_000
-"""When virtual time begins: any moment does."""
+LEARNED = 20
+"""Endings after which it is asked again how long answers are in the mean: finish.lua weighs the last twenty."""
+OUTSTANDING, DAY = "outstanding", "requests_per_day"
+"""Why a request is refused."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an attempt turned out to be."""
+
+    output_tokens: int
+    took_ms: int
 
 
 @dataclass(frozen=True)
@@ -39,14 +49,9 @@ class Arrival:
     tier: str
     input_tokens: int
     priority: int = 0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What an attempt turned out to be."""
-
-    output_tokens: int
-    took_ms: int
+    kind: str = "mermaid"
+    answer: Answer | None = None
+    """How it will go, where that is known before."""
 
 
 class Provider(Protocol):
@@ -68,6 +73,10 @@ class Plan:
     slots: int = 64
     caps: Mapping[str, int] = field(default_factory=dict)
     """Requests that a user of a tier may have outstanding; none is refused where a tier has no cap."""
+    daily: Mapping[str, int] = field(default_factory=dict)
+    """Requests that a user of a tier may have completed in a day."""
+    max_wait_ms: int | None = None
+    """After which a request that still waits expires."""
 
     def cost(self, input_tokens: int, output_tokens: int, took_ms: int) -> float:
         """What an attempt costs of the pool, in provider-seconds; as the scripts have it."""
@@ -106,7 +115,7 @@ Respond = Callable[[Journey], Iterable[Arrival]]
 
 
 class _VirtualClock:
-    def __init__(self, line: ValkeyLine) -> None:
+    def __init__(self, line: VirtualLine) -> None:
         self._line = line
 
     def now_ms(self) -> int:
@@ -116,58 +125,68 @@ class _VirtualClock:
         raise AssertionError("nothing sleeps in virtual time")
 
 
-@asynccontextmanager
-async def virtual_line(url: str, pool: str) -> AsyncIterator[ValkeyLine]:
-    """A line in virtual time on the Valkey at `url`, whose keys of that pool are deleted first."""
-    client = connect(url, None)
-    try:
-        async for key in client.scan_iter(f"{base_key(pool)}*", count=1000):
-            await client.unlink(key)
-        await client.hset(f"{base_key(pool)}meta", "epoch", "1")
-        yield ValkeyLine(client, Identity(1), virtual_now_ms=START_MS)
-    finally:
-        await client.aclose()
-
-
 class Drive:
     """One run; `journeys` is its timeline, in order of arrival."""
 
-    def __init__(self, line: ValkeyLine, pool: str, plan: Plan, provider: Provider) -> None:
+    def __init__(
+        self, line: VirtualLine, pool: str, plan: Plan, provider: Provider, *, watched: bool = True
+    ) -> None:  # fmt: skip
+        """`watched`: each is told its place when it comes, and somebody looks along the line each second."""
         self.line = line
         self.journeys: dict[str, Journey] = {}
-        self.refused: list[Arrival] = []
+        self.refused: Counter[tuple[str, str]] = Counter()
+        """By tier and why."""
         self._pool = pool
         self._plan = plan
         self._provider = provider
         self.places = Places(line, slots=lambda: plan.slots, clock=_VirtualClock(line))
+        self._watched = watched
         self._coming: list[tuple[int, int, Arrival]] = []
         self._running: list[tuple[int, str]] = []
-        self._growing: dict[str, Course] = {}
+        self._growing: list[tuple[int, str]] = []
+        self._expiring: list[tuple[int, str]] = []
+        self._rows: dict[str, Request] = {}
+        """Of those that have not ended."""
+        self._courses: dict[str, Course] = {}
+        self._waiting: Counter[str] = Counter()
+        """By tier."""
         self._outstanding: Counter[str] = Counter()
-        self._sent = self._begun = 0
+        self._places_taken: Counter[tuple[str, int]] = Counter()
+        """By user and day."""
+        self._again_ms = math.inf
+        """When to dispatch again."""
+        self._sent = self._ended = 0
+        self._mean_output = FIRST_OUTPUT_TOKENS
         self._looked_ms = -LOOK_MS
 
     async def run(
         self, arrivals: Iterable[Arrival], respond: Respond | None = None, *, until_ms: int | None = None
     ) -> list[Journey]:
         """Until everything has ended, or for so long."""
-        await self.line.set_limits(self._pool, "plan", self._plan.limits)
-        self._send(arrivals)
-        while True:
-            now_ms = self._now_ms()
-            await self._end_due(now_ms)
-            await self._place_due(now_ms)
-            again_ms = await self._dispatch(now_ms, respond)
-            await self._watch(now_ms)
-            moments = [queue[0][0] for queue in (self._coming, self._running) if queue]
-            moments += [now_ms + again_ms] if again_ms >= 0 and self._waiting else []
-            if not moments or (until_ms is not None and now_ms >= until_ms):
-                return list(self.journeys.values())
-            self.line.virtual_now_ms = START_MS + max(now_ms + 1, min(moments))
+        with self.line.hurrying():
+            await self.line.set_limits(self._pool, "plan", self._plan.limits)
+            # The first look at a bucket starts its clock.
+            await self.line.dispatch(self._pool, 0, self._plan.slots)
+            self._send(arrivals)
+            while True:
+                now_ms = self._now_ms()
+                await self._end_due(now_ms)
+                await self._expire_due(now_ms)
+                await self._place_due(now_ms)
+                await self._grow_due(now_ms)
+                if self._again_ms <= now_ms:
+                    await self._dispatch(now_ms, respond)
+                if self._watched:
+                    await self._look(now_ms)
+                moments = [queue[0][0] for queue in self._queues if queue]
+                moments += [int(self._again_ms)] if self._again_ms < math.inf else []
+                if not moments or (until_ms is not None and now_ms >= until_ms):
+                    return list(self.journeys.values())
+                self.line.virtual_now_ms = START_MS + max(now_ms + 1, min(moments))
 
     @property
-    def _waiting(self) -> int:
-        return len(self.journeys) - self._begun
+    def _queues(self) -> tuple[list[tuple[int, int, Arrival]] | list[tuple[int, str]], ...]:
+        return self._coming, self._running, self._growing, self._expiring
 
     def _now_ms(self) -> int:
         return (self.line.virtual_now_ms or 0) - START_MS
@@ -182,68 +201,132 @@ class Drive:
         due: list[Journey] = []
         while self._coming and self._coming[0][0] <= now_ms:
             _, number, arrival = heapq.heappop(self._coming)
-            if self._outstanding[arrival.user] >= self._plan.caps.get(arrival.tier, math.inf):
-                self.refused.append(arrival)
-                continue
-            self._outstanding[arrival.user] += 1
-            due.append(Journey(f"req_{number:022d}", arrival))
+            if self._accept(arrival):
+                due.append(Journey(f"req_{number:022d}", arrival))
         for i in range(0, len(due), PLACED):
-            await self.line.place(self._pool, [self._row(journey) for journey in due[i : i + PLACED]])
+            await self._place(due[i : i + PLACED], now_ms)
+
+    async def _place(self, due: list[Journey], now_ms: int) -> None:
         for journey in due:
+            tier = journey.arrival.tier
             self.journeys[journey.request_id] = journey
-            journey.told = (await self.places.of(self._pool, [journey.request_id]))[journey.request_id]
+            self._rows[journey.request_id] = self._row(journey)
+            # Behind another one of its tier: when to look again is known already.
+            if not self._waiting[tier]:
+                self._again_ms = now_ms
+            self._waiting[tier] += 1
+            if self._plan.max_wait_ms is not None:
+                heapq.heappush(self._expiring, (journey.arrival.at_ms + self._plan.max_wait_ms, journey.request_id))
+        await self.line.place(self._pool, [self._rows[journey.request_id] for journey in due])
+        if self._watched:
+            told = await self.places.of(self._pool, [journey.request_id for journey in due])
+            for journey in due:
+                journey.told = told[journey.request_id]
 
-    async def _dispatch(self, now_ms: int, respond: Respond | None) -> int:
-        free = self._plan.slots - len(self._running)
-        if free <= 0:
-            return LOOK_MS
-        taken = await self.line.dispatch(self._pool, min(free, BATCH), self._plan.slots)
-        for request_id, _ in taken.request_ids:
-            journey = self.journeys[request_id]
-            answer = self._provider.answer(journey.arrival)
-            journey.begun_ms, journey.output_tokens, journey.took_ms = now_ms, answer.output_tokens, answer.took_ms
-            self._begun += 1
+    def _accept(self, arrival: Arrival) -> bool:
+        """Takes a place of the user's day and one of those they may have outstanding, or none."""
+        today = (arrival.user, arrival.at_ms // DAY_MS)
+        for taken, limit, why in (
+            (self._places_taken[today], self._plan.daily.get(arrival.tier), DAY),
+            (self._outstanding[arrival.user], self._plan.caps.get(arrival.tier), OUTSTANDING),
+        ):
+            if limit is not None and taken >= limit:
+                self.refused[arrival.tier, why] += 1
+                return False
+        self._places_taken[today] += 1
+        self._outstanding[arrival.user] += 1
+        return True
+
+    async def _dispatch(self, now_ms: int, respond: Respond | None) -> None:
+        """As long as something may go now."""
+        self._again_ms = math.inf
+        while (free := self._plan.slots - len(self._running)) > 0:
+            taken = await self.line.dispatch(self._pool, min(free, BATCH), self._plan.slots)
+            for request_id, _ in taken.request_ids:
+                await self._begin(self.journeys[request_id], now_ms, respond)
+            if taken.wait_ms > 0:
+                self._again_ms = now_ms + taken.wait_ms
+            if taken.wait_ms != 0:
+                return
+
+    async def _begin(self, journey: Journey, now_ms: int, respond: Respond | None) -> None:
+        answer, request_id = self._provider.answer(journey.arrival), journey.request_id
+        journey.begun_ms, journey.output_tokens, journey.took_ms = now_ms, answer.output_tokens, answer.took_ms
+        self._waiting[journey.arrival.tier] -= 1
+        heapq.heappush(self._running, (now_ms + answer.took_ms, request_id))
+        self._courses[request_id] = Course(self._rows[request_id], _FREE)
+        if self._grows(journey):
+            # It opens the log, which nobody reads here; but only what is open can grow.
             await self.line.start(self._pool, request_id, 1, {"type": "processing", "attempt": 1})
-            heapq.heappush(self._running, (now_ms + answer.took_ms, request_id))
-            self._growing[request_id] = Course(self._row(journey), _FREE)
-            self._send(respond(journey) if respond else ())
-        return min(taken.wait_ms, LOOK_MS) if taken.wait_ms > 0 else taken.wait_ms
+        self._send(respond(journey) if respond else ())
 
-    async def _watch(self, now_ms: int) -> None:
-        """At most once a second: somebody watches what waits, and long answers say how they grow."""
-        if now_ms - self._looked_ms < LOOK_MS:
-            return
-        self._looked_ms = now_ms
-        if self._waiting:
-            await self.places.look(self._pool)
-        for request_id, journey in ((i, self.journeys[i]) for _, i in self._running):
-            course = self._growing[request_id]
-            written = journey.output_tokens * (now_ms - (journey.begun_ms or 0)) / max(1, journey.took_ms)
-            course.characters = round(written * CHARACTERS_A_TOKEN)
-            if output_tokens := course.growth():
-                await self.line.grow(self._pool, request_id, output_tokens)
+    def _grows(self, journey: Journey) -> bool:
+        """Whether it will be (once more) notably longer than assumed; written evenly, it is known when.
+
+        One that strains tokens less than requests even at its full length costs the same all along: a third of all
+        scripts would be run for nothing.
+        """
+        if self._plan.cost(journey.arrival.input_tokens, journey.output_tokens, 0) <= self._plan.cost(0, 0, 0):
+            return False
+        part = self._courses[journey.request_id].grows_at / max(1, journey.output_tokens)
+        if part < 1:
+            at_ms = (journey.begun_ms or 0) + math.ceil(part * journey.took_ms)
+            heapq.heappush(self._growing, (at_ms, journey.request_id))
+        return part < 1
+
+    async def _grow_due(self, now_ms: int) -> None:
+        while self._growing and self._growing[0][0] <= now_ms:
+            _, request_id = heapq.heappop(self._growing)
+            if course := self._courses.get(request_id):
+                course.characters = math.ceil(course.grows_at * CHARACTERS_A_TOKEN)
+                await self.line.grow(self._pool, request_id, course.growth() or 0)
+                self._grows(self.journeys[request_id])
+
+    async def _look(self, now_ms: int) -> None:
+        """At most once a second: somebody watches what waits."""
+        if now_ms - self._looked_ms >= LOOK_MS:
+            self._looked_ms = now_ms
+            if self._waiting.total():
+                await self.places.look(self._pool)
 
     async def _end_due(self, now_ms: int) -> None:
         while self._running and self._running[0][0] <= now_ms:
             _, request_id = heapq.heappop(self._running)
-            journey = self.journeys[request_id]
+            journey, row = self.journeys[request_id], self._rows.pop(request_id)
             journey.ended_ms = now_ms
             self._outstanding[journey.arrival.user] -= 1
-            del self._growing[request_id]
-            journey.cost = self._plan.cost(journey.arrival.input_tokens, journey.output_tokens, journey.took_ms)
-            await self.line.finish(self._row(journey), journey.arrival.input_tokens, journey.output_tokens)
+            del self._courses[request_id]
+            used = (journey.arrival.input_tokens, journey.output_tokens)
+            journey.cost = self._plan.cost(*used, journey.took_ms)
+            began_ms = START_MS + (journey.begun_ms or 0)
+            row = replace(row, attempt=1, state=State.COMPLETED, started_ms=began_ms, ended_ms=START_MS + now_ms)
+            await self.line.finish(row, *used)
+            self._ended += 1
+            if self._ended % LEARNED == 0:
+                self._mean_output = round(read_view(await self.line.view(self._pool)).mean_output or self._mean_output)
+            # It gave back what it did not use, and its slot.
+            self._again_ms = now_ms if self._waiting.total() else math.inf
+
+    async def _expire_due(self, now_ms: int) -> None:
+        while self._expiring and self._expiring[0][0] <= now_ms:
+            _, request_id = heapq.heappop(self._expiring)
+            journey = self.journeys[request_id]
+            if journey.begun_ms is not None:
+                continue
+            journey.ended_ms = now_ms
+            self._waiting[journey.arrival.tier] -= 1
+            self._outstanding[journey.arrival.user] -= 1
+            # What did not complete is not counted.
+            self._places_taken[journey.arrival.user, journey.arrival.at_ms // DAY_MS] -= 1
+            await self.line.finish(replace(self._rows.pop(request_id), state=State.EXPIRED))
 
     def _row(self, journey: Journey) -> Request:
         arrival = journey.arrival
-        row = replace(
+        return replace(
             _ROW, request_id=journey.request_id, user_id=arrival.user, tier=arrival.tier, pool=self._pool,
-            share=self._plan.shares[arrival.tier], priority=arrival.priority,
-            estimated_input_tokens=arrival.input_tokens, estimated_output_tokens=FIRST_OUTPUT_TOKENS,
+            share=self._plan.shares[arrival.tier], priority=arrival.priority, diagram_type=arrival.kind,
+            estimated_input_tokens=arrival.input_tokens, estimated_output_tokens=self._mean_output,
         )  # fmt: skip
-        if journey.begun_ms is None:
-            return row
-        ended_ms = START_MS + (journey.ended_ms or 0)
-        return replace(row, attempt=1, state=State.COMPLETED, started_ms=START_MS + journey.begun_ms, ended_ms=ended_ms)
 
 
 _ROW = Request(

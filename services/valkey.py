@@ -1,4 +1,4 @@
-"""The private Valkey: which program to run, and how."""
+"""A private Valkey: which program to run, and how. Read by embedded mode and by the planner."""
 
 from __future__ import annotations
 
