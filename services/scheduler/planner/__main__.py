@@ -23,7 +23,6 @@ from rich.table import Table
 from services import sql
 from services.clock import DAY_MS, SystemClock
 from services.config import ConfigError
-from services.pricing import PriceError
 from services.process import USAGE_ERROR, StartError
 from services.scheduler.planner import plots
 from services.scheduler.planner.figures import UNITS_MS, Figures, Promise, smallest
