@@ -18,7 +18,8 @@ from services.settings import names
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 FRONT_END = re.compile(r"^async function generateDiagram\(userPrompt\) \{.*?^\}", re.DOTALL | re.MULTILINE)
-COMMANDS = [line.partition("#")[0].strip() for line in re.findall(r"^headgate .*", README, re.MULTILINE)]
+PAGES = README + (ROOT / "docs" / "money.md").read_text() + (ROOT / "docs" / "limits.md").read_text()
+COMMANDS = [line.partition("#")[0].strip() for line in re.findall(r"^headgate .*", PAGES, re.MULTILINE)]
 
 
 def test_the_front_end_code_is_the_one_that_is_tested() -> None:
@@ -32,10 +33,12 @@ def test_the_front_end_code_is_the_one_that_is_tested() -> None:
 
 
 def test_the_commands_are_all_there() -> None:
-    assert {command.split()[1] for command in COMMANDS} == {"up", "generate", "status", "cancel", "users", "keys"}
+    assert {command.split()[1] for command in COMMANDS} == {
+        "up", "generate", "status", "cancel", "users", "keys", "capacity", "usage", "economics", "tiers", "audit", "plan",
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "headgate up"])
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.split()[1] not in ("up", "plan")])
 def test_a_command_is_understood(command: str) -> None:
     assert cli._parser().parse_args(shlex.split(command)[1:]).run
 
