@@ -12,7 +12,7 @@ WORKERS ?= 2
 ARGS ?=
 export PYTHONPATH := $(CURDIR):$(CURDIR)/protos
 
-BENCHES = accept watch burst scarce small_plans limit_change shared_key fairness waits order_cost quota_ledger ledger_pages
+BENCHES = accept watch burst scarce small_plans limit_change shared_key fairness waits planner order_cost quota_ledger ledger_pages
 
 .PHONY: help run test sim bill lint verify protos lock fmt bench bench-all clean dev k8s
 

@@ -112,7 +112,7 @@ class System:
             await socket.send(json.dumps({"type": "auth", "apiKey": key}))
 
             async def submit(prompt: str) -> None:
-                request_id = await self._submit(key, prompt, answers)
+                request_id = await self.submit(key, prompt, answers)
                 await socket.send(json.dumps({"type": "subscribe", "requestId": request_id}))
 
             submits = [asyncio.create_task(submit(prompt)) for prompt in prompts]
@@ -124,7 +124,8 @@ class System:
                 waiting -= kind in ("completed", "failed")
             await asyncio.gather(*submits)
 
-    async def _submit(self, key: str, prompt: str, answers: Answers) -> str:
+    async def submit(self, key: str, prompt: str, answers: Answers) -> str:
+        """Sends one until it is accepted; its id."""
         body = json.dumps({"prompt": prompt, "options": {"maxTokens": 16_000}}).encode()
         headers = {"X_API_Key": key, "Idempotency_Key": prompt, "Connection": "close"}
         while True:

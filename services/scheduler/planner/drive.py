@@ -203,10 +203,6 @@ class Drive:
             _, number, arrival = heapq.heappop(self._coming)
             if self._accept(arrival):
                 due.append(Journey(f"req_{number:022d}", arrival))
-        for i in range(0, len(due), PLACED):
-            await self._place(due[i : i + PLACED], now_ms)
-
-    async def _place(self, due: list[Journey], now_ms: int) -> None:
         for journey in due:
             tier = journey.arrival.tier
             self.journeys[journey.request_id] = journey
@@ -217,10 +213,12 @@ class Drive:
             self._waiting[tier] += 1
             if self._plan.max_wait_ms is not None:
                 heapq.heappush(self._expiring, (journey.arrival.at_ms + self._plan.max_wait_ms, journey.request_id))
-        await self.line.place(self._pool, [self._rows[journey.request_id] for journey in due])
-        if self._watched:
-            told = await self.places.of(self._pool, [journey.request_id for journey in due])
-            for journey in due:
+        parts = [due[i : i + PLACED] for i in range(0, len(due), PLACED)]
+        for part in parts:
+            await self.line.place(self._pool, [self._rows[journey.request_id] for journey in part])
+        for part in parts if self._watched else ():
+            told = await self.places.of(self._pool, [journey.request_id for journey in part])
+            for journey in part:
                 journey.told = told[journey.request_id]
 
     def _accept(self, arrival: Arrival) -> bool:
@@ -260,13 +258,14 @@ class Drive:
             await self.line.start(self._pool, request_id, 1, {"type": "processing", "attempt": 1})
         self._send(respond(journey) if respond else ())
 
-    def _grows(self, journey: Journey) -> bool:
-        """Whether it will be (once more) notably longer than assumed; written evenly, it is known when.
+    def _strains_tokens(self, journey: Journey) -> bool:
+        """Whether it needs more of a limit of tokens than of requests. If not, it costs the same however long it gets,
+        and what it gives back lets nobody go: a third of all scripts would be run for nothing."""
+        return self._plan.cost(journey.arrival.input_tokens, journey.output_tokens, 0) > self._plan.cost(0, 0, 0)
 
-        One that strains tokens less than requests even at its full length costs the same all along: a third of all
-        scripts would be run for nothing.
-        """
-        if self._plan.cost(journey.arrival.input_tokens, journey.output_tokens, 0) <= self._plan.cost(0, 0, 0):
+    def _grows(self, journey: Journey) -> bool:
+        """Whether it will be (once more) notably longer than assumed; written evenly, it is known when."""
+        if not self._strains_tokens(journey):
             return False
         part = self._courses[journey.request_id].grows_at / max(1, journey.output_tokens)
         if part < 1:
@@ -304,8 +303,9 @@ class Drive:
             self._ended += 1
             if self._ended % LEARNED == 0:
                 self._mean_output = round(read_view(await self.line.view(self._pool)).mean_output or self._mean_output)
-            # It gave back what it did not use, and its slot.
-            self._again_ms = now_ms if self._waiting.total() else math.inf
+            # It gave back what it did not use, and the slot that it took.
+            if self._again_ms == math.inf or "concurrency" in self._plan.limits or self._strains_tokens(journey):
+                self._again_ms = now_ms if self._waiting.total() else math.inf
 
     async def _expire_due(self, now_ms: int) -> None:
         while self._expiring and self._expiring[0][0] <= now_ms:
