@@ -34,7 +34,8 @@ def test_the_front_end_code_is_the_one_that_is_tested() -> None:
 
 def test_the_commands_are_all_there() -> None:
     assert {command.split()[1] for command in COMMANDS} == {
-        "up", "generate", "status", "cancel", "users", "keys", "capacity", "usage", "economics", "tiers", "audit", "plan",
+        "up", "generate", "status", "cancel", "users", "keys",
+        "capacity", "usage", "economics", "tiers", "audit", "plan",
     }  # fmt: skip
 
 

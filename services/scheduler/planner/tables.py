@@ -51,9 +51,9 @@ _LINES: Sequence[tuple[str, Callable[[Figures], str]]] = (
     ("90th percentile", lambda one: seconds(max(t.waits.p90_ms for t in one.tiers.values()))),
     ("served in the busiest hour, a minute", lambda one: f"{max(one.served_an_hour) / 60:,.1f}"),
     ("room for requests like these, a minute", lambda one: f"{one.capacity_a_minute:,.1f}"),
-    ("cost", lambda one: dollars(one.cost_month_nano_usd)),
-    ("revenue", lambda one: dollars(one.revenue_month_nano_usd)),
-    ("margin", lambda one: dollars(one.margin_month_nano_usd)),
+    ("cost of 30 such days", lambda one: dollars(one.cost_month_nano_usd)),
+    ("revenue of 30 such days", lambda one: dollars(one.revenue_month_nano_usd)),
+    ("margin of 30 such days", lambda one: dollars(one.margin_month_nano_usd)),
 )
 
 
