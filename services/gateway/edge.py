@@ -41,7 +41,8 @@ def json_response(content: Any, status: int = 200, headers: dict[str, str] | Non
 
 async def read_body(request: Request) -> bytes:
     """The whole body, read as it is whatever its Content-Type. Problem 413 over the cap, 400 if it never comes."""
-    body, size = bytearray(), 0
+    declared = request.headers.get("content-length", "0")
+    too_large, body, size = declared.isdecimal() and int(declared) > BODY_LIMIT, bytearray(), 0
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             async for chunk in request.stream():
@@ -51,8 +52,9 @@ async def read_body(request: Request) -> bytes:
                 elif size > READ_LIMIT:
                     break
     except (TimeoutError, ClientDisconnect):
-        raise Problem(400, "INVALID_REQUEST", "The body did not arrive.", fields=[]) from None
-    if size > BODY_LIMIT:
+        if not (too_large or size > BODY_LIMIT):
+            raise Problem(400, "INVALID_REQUEST", "The body did not arrive.", fields=[]) from None
+    if too_large or size > BODY_LIMIT:
         raise _too_large()
     return bytes(body)
 

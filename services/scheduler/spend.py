@@ -30,7 +30,7 @@ BATCH = 500
 SUBJECT = "spend/"
 ADVICE = {
     "site": "Raise HEADGATE_MAX_SPEND_PER_DAY",
-    "tier": "Raise its spend_nano_usd_per_day in config/plans.yaml",
+    "tier": "Raise its spend_nano_usd_per_day in config/plans.yaml (in force with the tier's next request)",
     "user": "Raise their spendNanoUsdPerDay with PUT /api/admin/users/{}/limits",
 }
 
