@@ -18,9 +18,10 @@ from services.scheduler.account import Account
 from services.scheduler.course import Course, merged
 from services.scheduler.equals import Equals
 from services.scheduler.generators import Asked, AttemptFailed, Delta, Drawn, Started, Step, Used
-from services.scheduler.life import End, LineUnavailable, Request, Requests, Retry, State, Turn
+from services.scheduler.life import End, LineUnavailable, Request, Retry, State, Turn
 from services.scheduler.line import Answered, Named
 from services.scheduler.outcomes import Failure, Trouble, Witness, decide, rest_ms
+from services.scheduler.ports import Requests
 from services.sql import StoreUnavailable
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import Protocol
 
 from services.clock import Clock
-from services.scheduler.life import End, LineUnavailable, Request, Requests, State
+from services.scheduler.life import End, LineUnavailable, Request, State
+from services.scheduler.ports import Requests
 from services.scheduler.sameness import BATCH, shared
 from services.sql import StoreUnavailable
 

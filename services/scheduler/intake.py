@@ -12,18 +12,10 @@ from dataclasses import dataclass, replace
 
 from services.clock import Clock
 from services.pricing import PriceList
-from services.scheduler.life import (
-    CHARACTERS_A_TOKEN,
-    LineUnavailable,
-    Refused,
-    Request,
-    Requests,
-    State,
-    Submission,
-    TierTerms,
-)
+from services.scheduler.life import CHARACTERS_A_TOKEN, LineUnavailable, Refused, Request, State, Submission, TierTerms
 from services.scheduler.line import ValkeyLine
 from services.scheduler.places import Places
+from services.scheduler.ports import Requests
 from services.scheduler.providers import Provider
 from services.scheduler.sameness import Sameness
 from services.scheduler.spend import Spend

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from services import telemetry
 from services.clock import Clock
-from services.scheduler.life import Requests, Settlement
+from services.scheduler.life import Settlement
+from services.scheduler.ports import Requests
 from services.sql import StoreUnavailable
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,9 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection, select, update
 
 from services.clock import DAY_MS, Clock
-from services.scheduler.life import LineFull, LineUnavailable, Request, Requests, State
+from services.scheduler.life import LineFull, LineUnavailable, Request, State
 from services.scheduler.line import Identity, ValkeyLine, base_key, connect
+from services.scheduler.ports import Requests
 from services.scheduler.tables import identity as identity_table
 from services.sql import Database, StoreUnavailable
 

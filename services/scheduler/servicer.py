@@ -21,10 +21,11 @@ from services.scheduler import audit, messages
 from services.scheduler.alerts import Alerts
 from services.scheduler.capacity import Capacity
 from services.scheduler.intake import Intake, Models, Work, checked, work_hash
-from services.scheduler.life import LineUnavailable, Refused, Request, Requests, Settlement, Submission
+from services.scheduler.life import LineUnavailable, Refused, Request, Settlement, Submission
 from services.scheduler.line import ValkeyLine
 from services.scheduler.operator_calls import OperatorCalls
 from services.scheduler.outbox import QuotaRefused, QuotaUnavailable
+from services.scheduler.ports import Requests
 from services.scheduler.provider_plan import ProviderPlan
 from services.scheduler.waits import Place, PoolView
 from services.scheduler.watches import Happened, Watches

@@ -43,7 +43,7 @@ Moves = list[tuple[TierTerms, list[Request]]]
 
 
 class SqlRequests:
-    """`life.Requests` on a database; each method is one transaction."""
+    """`ports.Requests` on a database; each method is one transaction."""
 
     def __init__(self, database: Database, *, cache_ttl_ms: int = 86_400_000) -> None:
         """An answer is given again for `cache_ttl_ms`."""

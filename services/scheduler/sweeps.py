@@ -10,8 +10,9 @@ from contextlib import suppress
 from services.clock import DAY_MS, Clock
 from services.pricing import PriceList, Tokens
 from services.scheduler.attempts import Attempts
-from services.scheduler.life import LineUnavailable, Request, Requests, Retry, State, Turn
+from services.scheduler.life import LineUnavailable, Request, Retry, State, Turn
 from services.scheduler.line import ValkeyLine
+from services.scheduler.ports import Requests
 from services.sql import StoreUnavailable
 
 log = logging.getLogger(__name__)

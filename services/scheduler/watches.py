@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from services.clock import Clock
-from services.scheduler.life import LineUnavailable, Request, Requests, State
+from services.scheduler.life import LineUnavailable, Request, State
+from services.scheduler.ports import Requests
 from services.scheduler.waits import Place
 from services.sql import StoreUnavailable
 

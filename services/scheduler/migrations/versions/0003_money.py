@@ -29,6 +29,12 @@ def upgrade() -> None:
         postgresql_where=unpaid,
         sqlite_where=unpaid,
     )
+    _operating()
+    _watching()
+    _spending()
+
+
+def _operating() -> None:
     op.create_table(
         "scheduler_provider",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
@@ -56,6 +62,9 @@ def upgrade() -> None:
         sa.Column("new", sa.Text, nullable=False),
         sqlite_autoincrement=True,
     )
+
+
+def _watching() -> None:
     op.create_table(
         "scheduler_capacity",
         sa.Column("pool", sa.String(64), primary_key=True),
@@ -74,7 +83,6 @@ def upgrade() -> None:
         sa.Column("send_ms", sa.BigInteger),
         sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
     )
-    _spending()
 
 
 def _spending() -> None:
