@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import tomllib
 from collections.abc import Iterator
@@ -69,6 +70,11 @@ def variables(name: str) -> dict[str, str]:
     return {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
 
 
+def is_optional(variable: dict[str, Any]) -> bool:
+    """Whether a pod starts without the Secret or ConfigMap that the variable comes from."""
+    return any(source.get("optional", False) for source in variable.get("valueFrom", {}).values())
+
+
 def listening_port(name: str) -> int:
     """The port a service listens on with the variables that its manifest gives it."""
     given = variables(name)
@@ -99,10 +105,23 @@ def test_what_a_program_requires_is_there_and_the_values_are_right(name: str) ->
         "HEADGATE_DATABASE_URL": "postgresql://db/headgate",
         "HEADGATE_REDIS_URL": "redis://cache",
     }
+    optional = {
+        "HEADGATE_ALERT_WEBHOOK_URL": "https://alerts.example/headgate",
+        "HEADGATE_ALERT_WEBHOOK_SECRET": "whsec_" + base64.b64encode(b"s" * 32).decode(),
+        "HEADGATE_STRIPE_WEBHOOK_SECRET": "whsec_stripe",
+        "HEADGATE_BILLING_PORTAL_URL": "https://billing.example",
+        "HEADGATE_MAX_SPEND_PER_DAY": "250",
+    }
     given = {
-        variable["name"]: variable.get("value") or secrets.get(variable["name"], "x") for variable in container["env"]
+        variable["name"]: variable.get("value") or {**secrets, **optional}.get(variable["name"], "x")
+        for variable in container["env"]
     }
     assert load(SETTINGS[name], given)
+    sources = [source for variable in container["env"] for source in variable.get("valueFrom", {}).values()]
+    maybe = {variable["name"] for variable in container["env"] if is_optional(variable)}
+    assert maybe == optional.keys() & given.keys()
+    assert {source["name"] for source in sources} <= {"headgate"}
+    assert load(SETTINGS[name], {key: value for key, value in given.items() if key not in maybe})
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -145,7 +164,7 @@ def test_the_secrets_of_the_overlay_are_those_that_are_asked_for_and_lead_to_its
         variable["valueFrom"]["secretKeyRef"]
         for container in containers()
         for variable in container.get("env", [])
-        if "valueFrom" in variable
+        if "valueFrom" in variable and not is_optional(variable)
     ]
     assert {reference["name"] for reference in references} == {generated["name"]}
     assert {reference["key"] for reference in references} == set(literals)
