@@ -83,6 +83,7 @@ async def _serve(settings: Settings, folder: DataFolder, plan: Plan, stop_with: 
     if stop_with:
         ends.append(_task(_until_left(Parent(stop_with))))
     start = _task(_start(folder, plan, supervisor))
+    beside = [_task(_follow(plan, supervisor))] if settings.emulated else []
     try:
         await _first([start, *ends])
         if start.done():
@@ -100,7 +101,7 @@ async def _serve(settings: Settings, folder: DataFolder, plan: Plan, stop_with: 
         at_once.set()
         raise
     finally:
-        for task in (start, *ends):
+        for task in (start, *beside, *ends):
             task.cancel()
         folder.record.stopping = True
         folder.write_record()
@@ -132,6 +133,13 @@ async def _start(folder: DataFolder, plan: Plan, supervisor: Supervisor) -> dict
     finally:
         for task in waiting.values():
             task.cancel()
+
+
+async def _follow(plan: Plan, supervisor: Supervisor) -> None:
+    # Imported now, while the children are busy starting.
+    from services.embedded.plan_follower import PlanFollower
+
+    await PlanFollower(plan, lambda: supervisor.pid("emulator"), _warn).run()
 
 
 def _stop_events() -> tuple[asyncio.Event, asyncio.Event]:

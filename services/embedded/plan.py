@@ -15,13 +15,17 @@ import yaml
 from services import valkey
 from services.embedded.child import ChildSpec
 from services.embedded.settings import Settings
-from services.settings import SettingsError, config_dir
+from services.emulator.settings import Settings as EmulatorSettings
+from services.settings import SettingsError, config_dir, load
 
 GATEWAY, SCHEDULER, WORKERS, STORES = range(4)
 """Stop ranks: who takes requests in goes first, who keeps them goes last."""
 STOP_BY_S = {GATEWAY: 4.5, SCHEDULER: 7.0, WORKERS: 8.3, STORES: 9.5}
 """A stop ends within 10 s whoever hangs. The gateway closes what lingers after 4 s; each of the others is gone
 within one or two seconds of being asked."""
+
+SHORT_NAMES = {"requests": "RPM", "tokens": "TPM", "input_tokens": "ITPM", "output_tokens": "OTPM"}
+"""What the scheduler's limits a minute are called in variables."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,31 @@ class Plan:
     def quota_address(self) -> str:
         return f"unix:{self._places.sockets / 'quota.sock'}"
 
+    @property
+    def scheduler_address(self) -> str:
+        return f"unix:{self._places.sockets / 'scheduler.sock'}"
+
+    @property
+    def emulator_port(self) -> int:
+        return self._places.emulator_port
+
+    @property
+    def emulator_probe(self) -> str:
+        return self._emulator_url.replace("http", "tcp")
+
+    def emulator_limits_under(self, plan: str, overrides: Mapping[str, int]) -> dict[str, int | None]:
+        """What the emulator would be started with if these were the environment's; `overrides` as the scheduler names
+        them. In the words of its own /_emulator/limits."""
+        named = {f"HEADGATE_PROVIDER_{short}": str(overrides.get(name, "")) for name, short in SHORT_NAMES.items()}
+        environ = {**self._environ, **named}
+        limits = load(EmulatorSettings, {**environ, **emulator_limits(plan, environ, _provider_plans())})
+        return {
+            "rpm": limits.requests_per_minute,
+            "tpm": limits.tokens_per_minute,
+            "itpm": limits.input_tokens_per_minute,
+            "otpm": limits.output_tokens_per_minute,
+        }
+
     def backends(self) -> list[ChildSpec]:
         """Everything behind the gateway, in the order in which it is worth starting."""
         stores = [] if self._settings.redis_url else [self._valkey()]
@@ -72,7 +101,7 @@ class Plan:
             "HEADGATE_HTTP_HOST": self._settings.http_host,
             "HEADGATE_HTTP_PORT": str(self._settings.http_port),
             "HEADGATE_QUOTA_ADDRESS": self.quota_address,
-            "HEADGATE_SCHEDULER_ADDRESS": self._scheduler_address,
+            "HEADGATE_SCHEDULER_ADDRESS": self.scheduler_address,
             "HEADGATE_ADMIN_KEY": self._keys.admin,
             "HEADGATE_EMULATED": str(self._settings.emulated).lower(),
         }
@@ -80,22 +109,18 @@ class Plan:
             variables["HEADGATE_DEMO_KEYS"] = json.dumps(demo_keys)
         return self._python("gateway", "gateway", variables, GATEWAY, f"{self._settings.url}/readyz")
 
-    @property
-    def _scheduler_address(self) -> str:
-        return f"unix:{self._places.sockets / 'scheduler.sock'}"
-
     def _quota(self) -> ChildSpec:
         variables = {
             "HEADGATE_LISTEN": self.quota_address,
             "HEADGATE_DATABASE_URL": self._database("quota"),
-            "HEADGATE_SCHEDULER_ADDRESS": self._scheduler_address,
+            "HEADGATE_SCHEDULER_ADDRESS": self.scheduler_address,
             "HEADGATE_MIGRATE_AT_START": "true",
         }
         return self._python("quota", "quota", variables, WORKERS, self.quota_address)
 
     def _scheduler(self) -> ChildSpec:
         variables = {
-            "HEADGATE_LISTEN": self._scheduler_address,
+            "HEADGATE_LISTEN": self.scheduler_address,
             "HEADGATE_DATABASE_URL": self._database("scheduler"),
             "HEADGATE_REDIS_URL": self._settings.redis_url or f"unix://{quote(str(self._valkey_socket))}",
             "HEADGATE_QUOTA_ADDRESS": self.quota_address,
@@ -105,7 +130,7 @@ class Plan:
             "HEADGATE_DRAIN_MS": "1000",
             "HEADGATE_MIGRATE_AT_START": "true",
         }
-        return self._python("scheduler", "scheduler", variables, SCHEDULER, self._scheduler_address)
+        return self._python("scheduler", "scheduler", variables, SCHEDULER, self.scheduler_address)
 
     def _generators(self) -> list[ChildSpec]:
         specs = []
@@ -130,7 +155,7 @@ class Plan:
             "HEADGATE_EMULATOR_PORT": str(self._places.emulator_port),
             **emulator_limits(self._provider_plan, self._environ, _provider_plans()),
         }
-        return self._python("emulator", "emulator", variables, STORES, self._emulator_url.replace("http", "tcp"))
+        return self._python("emulator", "emulator", variables, STORES, self.emulator_probe)
 
     def _valkey(self) -> ChildSpec:
         data = self._places.data / "valkey"

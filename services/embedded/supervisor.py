@@ -47,6 +47,11 @@ class Supervisor:
         """Everything was up once: from now on a mistake in the settings is not what a child dies of."""
         self._settled = True
 
+    def pid(self, name: str) -> int | None:
+        """The process that a child is now, or was last; None before it was added."""
+        child = self._running.get(name)
+        return child.pid if child else None
+
     async def stop(self, *, at_once: asyncio.Event) -> None:
         """Stops all, rank by rank; kills all as soon as `at_once` is set."""
         tasks = [self._log_keeper, *self._keepers.values()]

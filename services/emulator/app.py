@@ -99,7 +99,10 @@ async def _fault(request: Request, world: World) -> Response:
 
 async def _limits(request: Request, world: World) -> Response:
     if request.method == "PUT":
-        asked = await _object(request, {*LIMIT_NAMES, "request_burst_ms", "token_burst_ms"})
+        asked = await _object(request, {*LIMIT_NAMES, "request_burst_ms", "token_burst_ms", "full"})
+        full = asked.pop("full", False)
+        if not isinstance(full, bool):
+            raise ValueError("full: true or false is needed")
         rates = world.limits.rates
         per_minute = dict(rates.per_minute)
         for key in asked.keys() & LIMIT_NAMES.keys():
@@ -107,7 +110,7 @@ async def _limits(request: Request, world: World) -> Response:
             per_minute[LIMIT_NAMES[key]] = limit if limit is None and key != "rpm" else _above(key, limit, 0)
         for key in asked:
             _above(key, asked[key], -1)
-        world.limits.change(replace(rates, per_minute=per_minute, **asked), world.clock.now_ms())
+        world.limits.change(replace(rates, per_minute=per_minute, **asked), world.clock.now_ms(), full=full)
     rates = world.limits.rates
     bursts = {"request_burst_ms": rates.request_burst_ms, "token_burst_ms": rates.token_burst_ms}
     return JSONResponse({**{key: rates.per_minute.get(name) for key, name in LIMIT_NAMES.items()}, **bursts})

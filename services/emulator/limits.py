@@ -89,11 +89,11 @@ class Limits:
             self._at(pool, now_ms)
             self.foreigners[pool] = Foreigner(share, now_ms)
 
-    def change(self, rates: Rates, now_ms: int) -> None:
-        """New limits, at once. A bucket stays as full or as overdrawn as it was, up to its new capacity."""
+    def change(self, rates: Rates, now_ms: int, *, full: bool = False) -> None:
+        """New limits, at once. A bucket stays as full or as overdrawn as it was, up to its new capacity, or is full."""
         for name in list(self._pools):
             old, new = self._at(name, now_ms), _buckets(rates, now_ms)
-            for dimension in new.keys() & old.keys():
+            for dimension in [] if full else new.keys() & old.keys():
                 new[dimension].level = min(new[dimension].capacity, old[dimension].level)
             self._pools[name] = new
         self.rates = rates

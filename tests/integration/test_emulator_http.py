@@ -170,7 +170,7 @@ async def test_faults_match_words_count_down_and_clear(http: httpx2.AsyncClient,
         ("limits", {"rpm": None}), ("limits", {"rpm": 0}), ("limits", {"tpm": "x"}), ("limits", {"x": 1}),
         ("limits", {"token_burst_ms": -1}), ("pace", {"tokens_per_second": 0}), ("pace", {"first_token_ms": None}),
         ("pace", [1]), ("foreigner", {}), ("foreigner", {"share": -0.1}), ("foreigner", {"share": 1.1}),
-        ("foreigner", {"share": "x"}),
+        ("foreigner", {"share": "x"}), ("limits", {"full": 1}),
     ],
 )  # fmt: skip
 async def test_wrong_controls_change_nothing(http: httpx2.AsyncClient, path: str, body: Any) -> None:

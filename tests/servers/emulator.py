@@ -41,7 +41,7 @@ class Emulator:
         await self._ask("DELETE", "/_emulator/faults")
 
     async def limits(self, **limits: int | None) -> dict[str, Any]:
-        """Changes limits (rpm, tpm, itpm, otpm, request_burst_ms, token_burst_ms; None takes one away)."""
+        """Changes limits (rpm, tpm, itpm, otpm, request_burst_ms, token_burst_ms; None takes one away; full: fills)."""
         return await self._ask("PUT", "/_emulator/limits", limits)
 
     async def foreigner(self, share: float | None = None) -> dict[str, Any]:

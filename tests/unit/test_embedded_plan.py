@@ -116,3 +116,12 @@ def test_a_specification_never_shows_its_secrets() -> None:
 
 def test_reads_no_variable_twice() -> None:
     assert len(names(Settings)) == len(set(names(Settings)))
+
+
+def test_the_emulator_follows_a_plan_as_if_it_were_started_with_it() -> None:
+    assert plan().emulator_limits_under("5x", {}) == {"rpm": 25, "tpm": 200_000, "itpm": None, "otpm": None}
+    # The overrides in force, not those the environment began with.
+    began = plan(HEADGATE_PROVIDER_RPM="60", HEADGATE_EMULATOR_OTPM="7")
+    assert began.emulator_limits_under("5x", {"tokens": 80, "concurrency": 3}) == {
+        "rpm": 25, "tpm": 80, "itpm": None, "otpm": 7,
+    }  # fmt: skip

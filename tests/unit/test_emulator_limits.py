@@ -75,6 +75,14 @@ def test_a_change_is_in_force_at_once_and_gives_no_tokens_away() -> None:
     assert limits.admit("sonnet", 1_100, 1_000) is None
 
 
+def test_a_change_may_begin_with_full_buckets() -> None:
+    limits = Limits(Rates({REQUESTS: 60, TOKENS: 1000}))
+    limits.admit("sonnet", 900, 0)
+    limits.change(Rates({REQUESTS: 30, TOKENS: 600}), 0, full=True)
+    assert limits.admit("sonnet", 600, 0) is None
+    assert limits.admit("sonnet", 1, 0) is not None
+
+
 def test_who_shares_the_key_leaves_the_rest_and_shows_in_the_headers() -> None:
     limits = Limits(Rates({REQUESTS: 600, TOKENS: 60_000}))
     limits.share_with(1 / 3, ["sonnet"], 0)
