@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.clock import Clock, next_day_ms, utc_day
-from services.quota.model import DayTier, Invalid, Margin, Use, UserMargin, UseSums, Window
+from services.quota.model import DayTier, HeldTerms, Invalid, Margin, Use, UserMargin, UseSums, Window
 from services.quota.plans import Plans
 from services.quota.ports import Store, Transaction
 from services.quota.revenue import (
@@ -88,10 +88,11 @@ class Economics:
 
         def read_sums(tx: Transaction) -> tuple[list[DayMargin], UseSums, Counter[str]]:
             use = tx.sum_use(window)
+            held = _held(tx, {*window.open_days, today})
             holders = Counter[str]()
-            for group in tx.sum_held(next_day_ms(today)):
+            for group in held[today]:
                 holders[group.tier] += group.users
-            return self._days(tx, window, use.days), use, holders
+            return self._days(tx, window, use.days, held), use, holders
 
         # Side by side, for each takes a while.
         (by_day, use, holders), (dearest, losing) = await asyncio.gather(
@@ -122,7 +123,8 @@ class Economics:
 
         def read_days(tx: Transaction) -> tuple[list[DayMargin], bool]:
             closed = last < today and not window.open_days and not tx.has_pending(first, last)
-            return self._days(tx, window, tx.sum_use_by_day_and_tier(window)), closed
+            use, held = tx.sum_use_by_day_and_tier(window), _held(tx, window.open_days)
+            return self._days(tx, window, use, held), closed
 
         (by_day, closed), users = await asyncio.gather(
             self._store.read(read_days),
@@ -136,13 +138,15 @@ class Economics:
         newest = days_between(max(first, day_before(last, MAX_OPEN_DAYS - 1)), last)
         return Window(first, last, [day for day in newest if day > closed], self._prices)
 
-    def _days(self, tx: Transaction, window: Window, use: Mapping[DayTier, Use]) -> list[DayMargin]:
+    def _days(
+        self, tx: Transaction, window: Window, use: Mapping[DayTier, Use], held: Mapping[str, Sequence[HeldTerms]]
+    ) -> list[DayMargin]:
         """By day and tier; what had neither use nor revenue is left out."""
         # A day may have been closed since the window was read, and counts once.
         closed = [row for row in tx.list_tier_days(window) if row.day not in window.open_days]
         revenue = Counter({(row.day, row.tier): row.revenue_nano_usd for row in closed})
         for day in window.open_days:
-            for group in tx.sum_held(next_day_ms(day)):
+            for group in held[day]:
                 price = agreed_price(self._prices, group.tier, group.own_price_nano_usd_per_month)
                 revenue[day, group.tier] += group.users * day_revenue(price, day)
         keys = sorted({*use, *revenue}, key=lambda key: (key[0], self._rank(key[1])))
@@ -152,6 +156,10 @@ class Economics:
     def _rank(self, tier: str) -> tuple[int, str]:
         # Tiers that are no more come behind those there are.
         return self._ranks.get(tier, len(self._ranks)), tier
+
+
+def _held(tx: Transaction, days: Iterable[str]) -> dict[str, Sequence[HeldTerms]]:
+    return {day: tx.sum_held(next_day_ms(day)) for day in days}
 
 
 def _total(rows: Iterable[DayMargin]) -> Margin:
