@@ -89,10 +89,10 @@ def _within(table: Table, window: Window) -> ColumnElement[bool]:
 
 def _closed(window: Window) -> ColumnElement[bool]:
     # A day that is being closed has some revenue already, and counts as open until it has all.
-    within = _within(revenue, window)
     if not window.open_days:
-        return within
-    return and_(within, revenue.c.day < literal(window.open_days[0], Text, literal_execute=True))
+        return _within(revenue, window)
+    first, end = (literal(day, Text, literal_execute=True) for day in (window.first, window.open_days[0]))
+    return and_(revenue.c.day >= first, revenue.c.day < end)
 
 
 def _sum(amount: ColumnElement[int]) -> ColumnElement[int]:
