@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.clock import Clock, next_day_ms, utc_day
-from services.quota.model import Invalid, Margin, Use, UserMargin, Window
+from services.quota.model import DayTier, HeldTerms, Invalid, Margin, Use, UserMargin, UseSums, Window
 from services.quota.plans import Plans
 from services.quota.ports import Store, Transaction
 from services.quota.revenue import (
@@ -83,26 +84,33 @@ class Economics:
         today = utc_day(self._clock.now_ms())
         first = day_before(today, days - 1)
 
-        def read(tx: Transaction) -> Report:
-            window = self._window(tx, first, today)
-            by_day = self._days(tx, window)
-            holders = Counter[str]()
-            for group in tx.sum_held(next_day_ms(today)):
-                holders[group.tier] += group.users
-            names = sorted({*self._ranks, *holders, *(row.tier for row in by_day)}, key=self._rank)
-            return Report(
-                first,
-                today,
-                total=_total(by_day),
-                tiers=[TierMargin(n, _total(row for row in by_day if row.tier == n), holders[n]) for n in names],
-                days=by_day,
-                models=tx.sum_use_by_model(window),
-                kinds=tx.sum_use_by_kind(window),
-                top_users=tx.list_top_users(window, top),
-                unprofitable_users=tx.list_unprofitable_users(window, top),
-            )
+        window = await self._window(first, today)
 
-        return await self._store.read(read)
+        def read_sums(tx: Transaction) -> tuple[list[DayMargin], UseSums, Counter[str]]:
+            use = tx.sum_use(window)
+            held = _held(tx, {*window.open_days, today})
+            holders = Counter[str]()
+            for group in held[today]:
+                holders[group.tier] += group.users
+            return self._days(tx, window, use.days, held), use, holders
+
+        # Side by side, for each takes a while.
+        (by_day, use, holders), (dearest, losing) = await asyncio.gather(
+            self._store.read(read_sums),
+            self._store.read(lambda tx: tx.list_dearest_and_losing(window, top)),
+        )
+        names = sorted({*self._ranks, *holders, *(row.tier for row in by_day)}, key=self._rank)
+        return Report(
+            first,
+            today,
+            total=_total(by_day),
+            tiers=[TierMargin(n, _total(row for row in by_day if row.tier == n), holders[n]) for n in names],
+            days=by_day,
+            models=_dearest_first(use.models),
+            kinds=_dearest_first(use.kinds),
+            top_users=dearest,
+            unprofitable_users=losing,
+        )
 
     async def statement(self, month: str, size: int, after: str) -> Statement:
         """One month with the next `size` users behind `after`. Raises `Invalid`."""
@@ -111,29 +119,36 @@ class Economics:
         if first > today:
             raise Invalid("month", "has not begun yet")
 
-        def read(tx: Transaction) -> Statement:
-            window = self._window(tx, first, min(last, today))
-            by_day = self._days(tx, window)
-            users = tx.list_users_in_order(window, after, size + 1)
+        window = await self._window(first, min(last, today))
+
+        def read_days(tx: Transaction) -> tuple[list[DayMargin], bool]:
             closed = last < today and not window.open_days and not tx.has_pending(first, last)
-            next_after = users[size - 1].user_id if len(users) > size else ""
-            return Statement(month, closed, _total(by_day), by_day, users[:size], next_after)
+            use, held = tx.sum_use_by_day_and_tier(window), _held(tx, window.open_days)
+            return self._days(tx, window, use, held), closed
 
-        return await self._store.read(read)
+        (by_day, closed), users = await asyncio.gather(
+            self._store.read(read_days),
+            self._store.read(lambda tx: tx.list_users_in_order(window, after, size + 1)),
+        )
+        next_after = users[size - 1].user_id if len(users) > size else ""
+        return Statement(month, closed, _total(by_day), by_day, users[:size], next_after)
 
-    def _window(self, tx: Transaction, first: str, last: str) -> Window:
-        closed = tx.last_closed_day()
+    async def _window(self, first: str, last: str) -> Window:
+        closed = await self._store.read(lambda tx: tx.last_closed_day())
         newest = days_between(max(first, day_before(last, MAX_OPEN_DAYS - 1)), last)
         return Window(first, last, [day for day in newest if day > closed], self._prices)
 
-    def _days(self, tx: Transaction, window: Window) -> list[DayMargin]:
+    def _days(
+        self, tx: Transaction, window: Window, use: Mapping[DayTier, Use], held: Mapping[str, Sequence[HeldTerms]]
+    ) -> list[DayMargin]:
         """By day and tier; what had neither use nor revenue is left out."""
-        revenue = Counter({(row.day, row.tier): row.revenue_nano_usd for row in tx.list_tier_days(window)})
+        # A day may have been closed since the window was read, and counts once.
+        closed = [row for row in tx.list_tier_days(window) if row.day not in window.open_days]
+        revenue = Counter({(row.day, row.tier): row.revenue_nano_usd for row in closed})
         for day in window.open_days:
-            for group in tx.sum_held(next_day_ms(day)):
+            for group in held[day]:
                 price = agreed_price(self._prices, group.tier, group.own_price_nano_usd_per_month)
                 revenue[day, group.tier] += group.users * day_revenue(price, day)
-        use = tx.sum_use_by_day_and_tier(window)
         keys = sorted({*use, *revenue}, key=lambda key: (key[0], self._rank(key[1])))
         margins = [DayMargin(*key, Margin(revenue[key], use.get(key, Use()))) for key in keys]
         return [row for row in margins if row.margin != Margin()]
@@ -143,8 +158,16 @@ class Economics:
         return self._ranks.get(tier, len(self._ranks)), tier
 
 
+def _held(tx: Transaction, days: Iterable[str]) -> dict[str, Sequence[HeldTerms]]:
+    return {day: tx.sum_held(next_day_ms(day)) for day in days}
+
+
 def _total(rows: Iterable[DayMargin]) -> Margin:
     total = Margin()
     for row in rows:
         total += row.margin
     return total
+
+
+def _dearest_first(groups: Mapping[str, Use]) -> list[tuple[str, Use]]:
+    return sorted(groups.items(), key=lambda group: (-group[1].cost_nano_usd, group[0]))

@@ -223,6 +223,19 @@ class Use:
         return Use(*map(operator.sub, vars(self).values(), vars(other).values()))
 
 
+DayTier = tuple[str, str]
+"""Day and tier."""
+
+
+@dataclass(frozen=True)
+class UseSums:
+    """The same use added up in three ways."""
+
+    days: dict[DayTier, Use]
+    models: dict[str, Use]
+    kinds: dict[str, Use]
+
+
 @dataclass(frozen=True)
 class Margin:
     """What came in and what went out."""

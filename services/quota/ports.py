@@ -10,6 +10,7 @@ from services.quota.model import (
     AuditEntry,
     Charge,
     ChargeKey,
+    DayTier,
     HeldTerms,
     Hour,
     Key,
@@ -29,6 +30,7 @@ from services.quota.model import (
     UsersCursor,
     UsersQuery,
     UserStatus,
+    UseSums,
     Window,
 )
 from services.quota.plans import Tier
@@ -112,21 +114,10 @@ class Transaction(Protocol):
         ...
 
     def list_tier_days(self, window: Window) -> list[TierDay]: ...
-    def sum_use_by_day_and_tier(self, window: Window) -> dict[tuple[str, str], Use]: ...
-    def sum_use_by_model(self, window: Window) -> list[tuple[str, Use]]:
-        """Dearest first."""
-        ...
-
-    def sum_use_by_kind(self, window: Window) -> list[tuple[str, Use]]:
-        """Dearest first."""
-        ...
-
-    def list_top_users(self, window: Window, limit: int) -> list[UserMargin]:
-        """Who cost most, dearest first."""
-        ...
-
-    def list_unprofitable_users(self, window: Window, limit: int) -> list[UserMargin]:
-        """Who cost more than they brought in, most first."""
+    def sum_use_by_day_and_tier(self, window: Window) -> dict[DayTier, Use]: ...
+    def sum_use(self, window: Window) -> UseSums: ...
+    def list_dearest_and_losing(self, window: Window, limit: int) -> tuple[list[UserMargin], list[UserMargin]]:
+        """Who cost most, dearest first; who cost more than they brought in, most first."""
         ...
 
     def list_users_in_order(self, window: Window, after: str, limit: int) -> list[UserMargin]:

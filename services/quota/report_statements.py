@@ -25,12 +25,12 @@ _AMOUNTS = {
 @functools.cache
 def users_by(sort: str, *, by_prefix: bool, by_tier: bool) -> Select[Any]:
     """A page of users, highest first; only what is sorted by is summed up of everybody."""
-    amount = func.sum(_AMOUNTS[sort]).label("amount")
+    amount = cast(func.sum(_AMOUNTS[sort]), BigInteger).label("amount")
     each = select(days.c.user_id, amount).where(_DAYS).group_by(days.c.user_id).subquery()
     value, prefix = func.coalesce(each.c.amount, 0), bindparam("of_prefix", type_=Text)
     after = bindparam("value", type_=BigInteger)
     chosen = (
-        select(users.c.user_id, users.c.email, users.c.tier, users.c.status, cast(value, BigInteger).label("sorted_by"))
+        select(users.c.user_id, users.c.email, users.c.tier, users.c.status, value.label("sorted_by"))
         .join_from(users, each, each.c.user_id == users.c.user_id, isouter=True)
         .where(or_(value < after, and_(value == after, users.c.user_id > bindparam("user_id"))))
         .order_by(value.desc(), users.c.user_id)

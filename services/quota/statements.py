@@ -13,12 +13,8 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     BindParameter,
-    Column,
     ColumnElement,
-    CompoundSelect,
     FromClause,
-    Integer,
-    Select,
     Table,
     Text,
     and_,
@@ -26,23 +22,16 @@ from sqlalchemy import (
     case,
     cast,
     delete,
-    desc,
     exists,
     func,
-    literal,
     literal_column,
     or_,
     select,
     tuple_,
-    union,
-    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from services.clock import next_day_ms
-from services.quota.model import Window
-from services.quota.revenue import day_revenue
 from services.quota.tables import (
     SUMS,
     audit,
@@ -92,14 +81,14 @@ LIST_KEYS = (
 INSERT_KEY = insert(keys)
 REVOKE_KEY = update(keys).where(keys.c.key_id == bindparam("id")).values(revoke_time_ms=bindparam("now_ms"))
 
-_own_price = terms.c.own_price_nano_usd_per_month
-_agreed = (terms.c.user_id, terms.c.from_ms, terms.c.tier, _own_price)
+OWN_PRICE = terms.c.own_price_nano_usd_per_month
+_agreed = (terms.c.user_id, terms.c.from_ms, terms.c.tier, OWN_PRICE)
 NOTE_TERMS = insert(terms).from_select(
     _agreed,
     select(users.c.user_id, bindparam("now_ms", type_=BigInteger), users.c.tier, users.c.own_price_nano_usd_per_month)
     .where(users.c.user_id == bindparam("id")),
 )  # fmt: skip
-_newest = select(func.max(terms.c.number)).group_by(terms.c.user_id)
+NEWEST_TERMS = select(func.max(terms.c.number)).group_by(terms.c.user_id)
 MEND_TERMS = insert(terms).from_select(
     _agreed,
     select(
@@ -109,20 +98,20 @@ MEND_TERMS = insert(terms).from_select(
         users.c.tier,
         users.c.own_price_nano_usd_per_month,
     )
-    .join_from(users, terms, and_(terms.c.user_id == users.c.user_id, terms.c.number.in_(_newest)), isouter=True)
+    .join_from(users, terms, and_(terms.c.user_id == users.c.user_id, terms.c.number.in_(NEWEST_TERMS)), isouter=True)
     .where(
         or_(
             terms.c.number.is_(None),
             terms.c.tier != users.c.tier,
-            func.coalesce(_own_price, -1) != func.coalesce(users.c.own_price_nano_usd_per_month, -1),
+            func.coalesce(OWN_PRICE, -1) != func.coalesce(users.c.own_price_nano_usd_per_month, -1),
         )
     ),
 )
 FIRST_TERMS = select(func.min(terms.c.from_ms))
 # By number and not by time: of two changes, the one that was committed later holds, whatever clocks said.
-_before_end = _newest.where(terms.c.from_ms < bindparam("end_ms"))
+_before_end = NEWEST_TERMS.where(terms.c.from_ms < bindparam("end_ms"))
 LIST_HELD = (
-    select(terms.c.user_id, terms.c.tier, _own_price)
+    select(terms.c.user_id, terms.c.tier, OWN_PRICE)
     .where(
         terms.c.number.in_(
             _before_end.where(terms.c.user_id > bindparam("after"))
@@ -133,9 +122,9 @@ LIST_HELD = (
     .order_by(terms.c.user_id)
 )  # fmt: skip
 SUM_HELD = (
-    select(terms.c.tier, _own_price, func.count().label("users"))
+    select(terms.c.tier, OWN_PRICE, func.count().label("users"))
     .where(terms.c.number.in_(_before_end))
-    .group_by(terms.c.tier, _own_price)
+    .group_by(terms.c.tier, OWN_PRICE)
 )
 INSERT_REVENUE = insert(revenue).on_conflict_do_nothing()
 SUM_REVENUE = (
@@ -152,115 +141,11 @@ HAS_PENDING = select(
         reservations.c.settle_time_ms.is_(None), reservations.c.day.between(bindparam("first"), bindparam("last"))
     )
 )
-LIST_TIER_DAYS = select(tier_days).where(tier_days.c.day.between(bindparam("first"), bindparam("last")))
 
 
 def sums(of: FromClause) -> list[ColumnElement[int]]:
     # Whole numbers: PostgreSQL's own sums of them are decimals, which take longer to read than all the rest of a page.
     return [cast(func.sum(of.c[name]), BigInteger).label(name) for name in SUMS]
-
-
-def _use_by(*groups: ColumnElement[Any]) -> Select[Any]:
-    hour = hours.c.hour.between(bindparam("first_hour"), bindparam("last_hour"))
-    return select(*groups, *sums(hours)).where(hour).group_by(*groups)
-
-
-# Written out: PostgreSQL does not see that two bound numbers are one expression.
-_date = (hours.c.hour // literal_column("24", BigInteger)).label("date")
-USE_BY_DAY_AND_TIER = _use_by(_date, hours.c.tier)
-USE_BY_MODEL = _use_by(hours.c.model.label("name")).order_by(desc("cost_nano_usd"), "name")
-USE_BY_KIND = _use_by(hours.c.kind.label("name")).order_by(desc("cost_nano_usd"), "name")
-
-
-def _price(window: Window) -> ColumnElement[int]:
-    """What the terms of a row cost a month."""
-    return func.coalesce(_own_price, case(window.prices, value=terms.c.tier, else_=literal(0, BigInteger)))
-
-
-def _held_on(day: str) -> ColumnElement[bool]:
-    return terms.c.number.in_(_newest.where(terms.c.from_ms < next_day_ms(day)))
-
-
-_MOST = bindparam("most", type_=Integer, literal_execute=True)
-
-
-def _within(table: Table, window: Window) -> ColumnElement[bool]:
-    # Written out, as the page's size is: PostgreSQL plans a prepared statement for any days, and joined 300,000 rows
-    # of a month as if they were few; after ten calls a page took over 10 s.
-    first, last = (literal(day, Text, literal_execute=True) for day in (window.first, window.last))
-    return table.c.day.between(first, last)
-
-
-def _margins_of(window: Window, page: Select[Any] | CompoundSelect[Any]) -> Select[Any]:
-    """Use and revenue of the users that `page` names, and the tier each has now.
-
-    Named by a query, not by a list: a list of 1,000 in a prepared statement was looked through for every row, 10 s.
-    """
-    ids = select(page.cte("page").c.user_id)
-    none = [literal(0, BigInteger).label(name) for name in SUMS]
-    parts = [
-        select(days.c.user_id, *(days.c[name] for name in SUMS), literal(0, BigInteger).label("revenue"))
-        .where(days.c.user_id.in_(ids), _within(days, window)),
-        select(revenue.c.user_id, *none, revenue.c.revenue_nano_usd)
-        .where(revenue.c.user_id.in_(ids), _within(revenue, window)),
-        *(
-            select(terms.c.user_id, *none, day_revenue(_price(window), day))
-            .where(terms.c.user_id.in_(ids), _held_on(day))
-            for day in window.open_days
-        ),
-    ]  # fmt: skip
-    each = union_all(*parts).subquery()
-    totals = [*sums(each), func.sum(each.c.revenue).label("revenue")]
-    by_user = select(each.c.user_id, *totals).group_by(each.c.user_id).subquery()
-    return select(by_user, func.coalesce(users.c.tier, "").label("tier")).join_from(
-        by_user, users, users.c.user_id == by_user.c.user_id, isouter=True
-    )
-
-
-def top_users(window: Window) -> Select[Any]:
-    """Those who cost most, dearest first."""
-    cost = func.sum(days.c.cost_nano_usd)
-    dearest = select(days.c.user_id).where(_within(days, window)).group_by(days.c.user_id)
-    page = dearest.having(cost > 0).order_by(cost.desc(), days.c.user_id).limit(_MOST)
-    margins = _margins_of(window, page)
-    shown = margins.selected_columns
-    return margins.order_by(shown.cost_nano_usd.desc(), shown.user_id)
-
-
-def unprofitable_users(window: Window) -> Select[Any]:
-    """Those who cost most beyond what they brought in."""
-    parts = [
-        select(table.c.user_id, func.sum(amount).label("beyond"))
-        .where(_within(table, window))
-        .group_by(table.c.user_id)
-        for table, amount in ((days, days.c.cost_nano_usd), (revenue, -revenue.c.revenue_nano_usd))
-    ]
-    parts += [
-        select(terms.c.user_id, -day_revenue(_price(window), day)).where(_held_on(day)) for day in window.open_days
-    ]
-    each = union_all(*parts).subquery()
-    beyond = func.sum(each.c.beyond)
-    losing = select(each.c.user_id).group_by(each.c.user_id).having(beyond > 0)
-    margins = _margins_of(window, losing.order_by(beyond.desc(), each.c.user_id).limit(_MOST))
-    shown = margins.selected_columns
-    return margins.order_by(shown.revenue - shown.cost_nano_usd, shown.user_id)
-
-
-def users_in_order(window: Window) -> Select[Any]:
-    """A page of the users who used or brought in anything, by id."""
-    parts: list[tuple[Column[Any], ColumnElement[bool]]] = [
-        (table.c.user_id, _within(table, window)) for table in (days, revenue)
-    ]
-    # Who pays nothing leaves no row on a day that is closed either.
-    parts += [(terms.c.user_id, and_(_held_on(held), _price(window) > 0)) for held in window.open_days]
-    pages = [
-        # A page of each, for the indexes begin with the user: none of them is read to its end.
-        select(user_id).distinct().where(user_id > bindparam("after"), within)
-        .order_by(user_id).limit(_MOST).subquery()
-        for user_id, within in parts
-    ]  # fmt: skip
-    margins = _margins_of(window, union(*(select(page.c.user_id) for page in pages)).order_by("user_id").limit(_MOST))
-    return margins.order_by(margins.selected_columns.user_id)
 
 
 INSERT_RESERVATION = insert(reservations).on_conflict_do_nothing().returning(reservations.c.request_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, RowMapping
 
 from services.clock import DAY_MS, next_day_ms, utc_day
 from services.quota import billing_statements as billing_sql
-from services.quota import report_statements
+from services.quota import economics_statements, report_statements
 from services.quota import statements as sql
 from services.quota.billing import Event, Subscription
 from services.quota.ledger import HOUR_MS
@@ -18,6 +18,7 @@ from services.quota.model import (
     AuditEntry,
     Charge,
     ChargeKey,
+    DayTier,
     HeldTerms,
     Hour,
     Key,
@@ -39,11 +40,11 @@ from services.quota.model import (
     UsersCursor,
     UsersQuery,
     UserStatus,
+    UseSums,
     Window,
 )
 from services.quota.plans import Tier
 from services.quota.ports import Transaction
-from services.quota.tables import SUMS
 from services.quota.terms import NOTHING_OWN, Limit, LimitUse, OwnTerms
 from services.sql import Database
 
@@ -146,26 +147,33 @@ class SqlTransaction:
         return bool(self._connection.execute(sql.HAS_PENDING, {"first": first, "last": last}).scalar_one())
 
     def list_tier_days(self, window: Window) -> list[TierDay]:
-        return [TierDay(**row) for row in self._all(sql.LIST_TIER_DAYS, first=window.first, last=window.last)]
+        rows = self._all(economics_statements.LIST_TIER_DAYS, first=window.first, last=window.last)
+        return [TierDay(**row) for row in rows]
 
-    def sum_use_by_day_and_tier(self, window: Window) -> dict[tuple[str, str], Use]:
-        rows = self._all(sql.USE_BY_DAY_AND_TIER, **_hours(window))
-        return {(utc_day(row["date"] * DAY_MS), row["tier"]): _use(row) for row in rows}
+    def sum_use_by_day_and_tier(self, window: Window) -> dict[DayTier, Use]:
+        rows = self._connection.execute(economics_statements.USE_BY_DAY_AND_TIER, _hours(window))
+        return {(utc_day(date * DAY_MS), tier): Use(*sums) for date, tier, *sums in rows}
 
-    def sum_use_by_model(self, window: Window) -> list[tuple[str, Use]]:
-        return [(row["name"], _use(row)) for row in self._all(sql.USE_BY_MODEL, **_hours(window))]
+    def sum_use(self, window: Window) -> UseSums:
+        use = UseSums({}, {}, {})
+        of_part = {"model": use.models, "kind": use.kinds}
+        for part, date, name, *sums in self._connection.execute(economics_statements.USE_OF_EACH, _hours(window)):
+            if part == "tier":
+                use.days[utc_day(date * DAY_MS), name] = Use(*sums)
+            else:
+                of_part[part][name] = Use(*sums)
+        return use
 
-    def sum_use_by_kind(self, window: Window) -> list[tuple[str, Use]]:
-        return [(row["name"], _use(row)) for row in self._all(sql.USE_BY_KIND, **_hours(window))]
-
-    def list_top_users(self, window: Window, limit: int) -> list[UserMargin]:
-        return [_user_margin(row) for row in self._all(sql.top_users(window), most=limit)]
-
-    def list_unprofitable_users(self, window: Window, limit: int) -> list[UserMargin]:
-        return [_user_margin(row) for row in self._all(sql.unprofitable_users(window), most=limit)]
+    def list_dearest_and_losing(self, window: Window, limit: int) -> tuple[list[UserMargin], list[UserMargin]]:
+        rows = self._connection.execute(economics_statements.dearest_and_losing(window), {"most": limit}).all()
+        dearest, losing = ([_user_margin(user) for name, *user in rows if name == n] for n in ("dearest", "losing"))
+        return dearest, losing
 
     def list_users_in_order(self, window: Window, after: str, limit: int) -> list[UserMargin]:
-        return [_user_margin(row) for row in self._all(sql.users_in_order(window), after=after, most=limit)]
+        values = {"after": after, "most": limit}
+        return [
+            _user_margin(row) for row in self._connection.execute(economics_statements.users_in_order(window), values)
+        ]
 
     def insert_reservation(self, row: Reservation) -> bool:
         # scalar: a mapping of one value costs as much again as the value (5 us, on the path of every request).
@@ -361,10 +369,6 @@ def _hours(window: Window) -> dict[str, int]:
     return {"first_hour": first_ms // HOUR_MS, "last_hour": end_ms // HOUR_MS - 1}
 
 
-def _use(row: RowMapping) -> Use:
-    # PostgreSQL's sums of whole numbers are decimals.
-    return Use(**{name: int(row[name]) for name in SUMS})
-
-
-def _user_margin(row: RowMapping) -> UserMargin:
-    return UserMargin(row["user_id"], row["tier"], Margin(int(row["revenue"]), _use(row)))
+def _user_margin(row: Iterable[Any]) -> UserMargin:
+    user_id, tier, revenue, *sums = row
+    return UserMargin(user_id, tier, Margin(revenue, Use(*sums)))

@@ -148,7 +148,9 @@ revenue = _table(
     _text("user_id"),
     _text("tier"),
     _integer("revenue_nano_usd"),
-    PrimaryKeyConstraint("day", "user_id"),
+    # As in `days`: a page reads what its users brought in, not what everybody did.
+    PrimaryKeyConstraint("user_id", "day"),
+    Index("quota_revenue_by_day", "day"),
 )
 
 # The same by tier; that a day is here says that it is closed.

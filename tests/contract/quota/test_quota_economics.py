@@ -18,9 +18,9 @@ from services.pricing import Tokens, read_prices
 from services.quota.closing import CLOSE_AFTER_MS
 from services.quota.economics import Economics
 from services.quota.ledger import HOUR_MS, clamped_hour
-from services.quota.model import Use
+from services.quota.model import Revenue, Use
 from services.quota.plans import Plans
-from services.quota.ports import Transaction
+from services.quota.ports import T, Transaction
 from services.quota.revenue import day_before, day_revenue, days_between
 from services.quota.store import SqlStore
 from services.settings import config_dir
@@ -230,6 +230,34 @@ async def test_a_day_brings_in_the_same_before_and_after_it_is_closed(quota: Quo
     await quota.service.closing.close_all()
     assert await quota.rows("SELECT 1 FROM quota_revenue") != []
     assert await economics(quota, 2) == before
+
+
+async def test_a_day_that_is_being_closed_counts_once(quota: Quota) -> None:
+    await quota.user("pro", "ann")
+    await quota.user("pro", "bob")
+    await spend(quota, [Spent(user_id, "pro", FIRST, Use(1, cost_nano_usd=10**11)) for user_id in ("ann", "bob")])
+    quota.clock.advance(TO_CLOSING_MS)
+    before = await economics(quota, 2), await statement(quota, "2026-01")
+    kept = Revenue(FIRST, "ann", "pro", day_revenue(PRO, FIRST))
+    await SqlStore(quota.database).write(lambda tx: tx.insert_revenue([kept]))
+    assert (await economics(quota, 2), await statement(quota, "2026-01")) == before
+
+
+async def test_a_day_that_is_closed_meanwhile_counts_once(quota: Quota) -> None:
+    await quota.user("pro", "ann")
+    await spend(quota, [Spent("ann", "pro", FIRST, Use(1, cost_nano_usd=10**11))])
+    quota.clock.advance(TO_CLOSING_MS)
+
+    class ClosesAfterTheFirstRead(SqlStore):
+        async def read(self, transaction: Callable[[Transaction], T]) -> T:
+            value = await super().read(transaction)
+            await quota.service.closing.close_all()
+            return value
+
+    before = await Economics(SqlStore(quota.database), quota.plans, quota.clock).report(2, 10)
+    store = ClosesAfterTheFirstRead(quota.database)
+    assert await Economics(store, quota.plans, quota.clock).report(2, 10) == before
+    assert await quota.rows("SELECT 1 FROM quota_tier_days") != []
 
 
 async def test_who_pays_more_than_they_cost_is_not_among_the_unprofitable(quota: Quota) -> None:

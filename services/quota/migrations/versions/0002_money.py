@@ -89,8 +89,9 @@ def _create_revenue() -> None:
         "quota_revenue",
         *map(_text, ("day", "user_id", "tier")),
         _integer("revenue_nano_usd"),
-        sa.PrimaryKeyConstraint("day", "user_id"),
+        sa.PrimaryKeyConstraint("user_id", "day"),
     )
+    op.create_index("quota_revenue_by_day", "quota_revenue", ["day"])
     op.create_table(
         "quota_tier_days",
         *map(_text, ("day", "tier")),
