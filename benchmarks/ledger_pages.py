@@ -183,7 +183,8 @@ def _fill_charges(connection: Connection, rows: int, prices: PriceList) -> None:
             f"INSERT INTO quota_charges SELECT 'req_' || lpad(i::text, 22, '0'), 1, 1,"
             f" 'user' || lpad((i % {USERS})::text, 5, '0'), {models}, 'kind' || i / 7 % {KINDS}, input, output, 1000,"
             f" 0, 0, CASE i % {len(MODELS)} {priced} END, false,"
-            f" to_char(to_timestamp(ms / 1000) AT TIME ZONE 'UTC', 'YYYY-MM-DD'), ms, ({TIERS})[i % {USERS} % 4 + 1]"
+            f" to_char(to_timestamp(ms / 1000) AT TIME ZONE 'UTC', 'YYYY-MM-DD'), ms,"
+            f" ({TIERS})[i % {USERS} % 4 + 1], true"
             f" FROM (SELECT i, 200 + i % 800 AS input, 300 + i % 1500 AS output,"
             f" {first_ms} + i * {span_ms} / {rows} AS ms FROM generate_series(0::bigint, {rows - 1}) i) each"
         )

@@ -91,13 +91,14 @@ def build(
     places = Places(store, plans, accounts, scheduler, clock, derived_key(settings.secret, "request-id"))
     names = [NAME, ledger_servicer.NAME, billing_servicer.NAME]
     server = Server(names, refusal_for, tls=settings.tls)
-    servicer = QuotaServicer(accounts, places, Ledger(store, prices, clock), plans)
+    ledger = Ledger(store, prices, clock)
+    servicer = QuotaServicer(accounts, places, ledger, plans)
     quota_pb2_grpc.add_QuotaServiceServicer_to_server(servicer, server.grpc)
     answers = ledger_servicer.LedgerServicer(AuditLog(store), Economics(store, plans, clock), Reports(store, clock))
     ledger_pb2_grpc.add_LedgerServiceServicer_to_server(answers, server.grpc)
     billing = billing_servicer.BillingServicer(BillingEvents(store, plans, accounts, clock, settings.stripe_secrets))
     billing_pb2_grpc.add_BillingServiceServicer_to_server(billing, server.grpc)
-    closing = Closing(store, plans, clock)
+    closing = Closing(store, plans, clock, ledger)
     return Service(server, Resolver(store, places, clock), TierChangeDelivery(store, scheduler, clock), closing)
 
 

@@ -69,6 +69,8 @@ class Audit:
         self.estimates = 0
         self.older = 0
         """Charges of days before these prices, which therefore were not priced again."""
+        self.unsummed = 0
+        """Charges of the release before that are not in the sums yet, which were compared without them."""
 
     def differences(self) -> Iterator[Difference]:
         """Everything that does not agree; memory stays bounded whatever the ledger's length."""
@@ -83,6 +85,8 @@ class Audit:
         told = f"{self.charges:,} charges, {self.estimates:,} of them estimates"
         if self.older:
             told += f"; {self.older:,} are from days before these prices hold, so what they cost was not computed again"
+        if self.unsummed:
+            told += f"; {self.unsummed:,} are not in the sums yet, which were compared without them"
         return told
 
     def _day(self, day: str) -> Iterator[Difference]:
@@ -90,7 +94,10 @@ class Audit:
         kept = self._books.hours(range(end_hour - DAY_MS // HOUR_MS, end_hour))
         computed: defaultdict[Hour, Use] = defaultdict(Use)
         for charge in self._books.charges(day):
-            computed[hour_of(charge)] += use_of(charge, self._prices)
+            if charge.summed:
+                computed[hour_of(charge)] += use_of(charge, self._prices)
+            else:
+                self.unsummed += 1
             yield from self._price(charge)
         known = (*OF_LEDGER, SAVED) if day >= self._prices.in_force_from else OF_LEDGER
         for hour in sorted(kept.keys() | computed.keys()):

@@ -49,7 +49,7 @@ WRONG_DAYS = _unequal(
         charges.c.day,
         charges.c.user_id,
         *(_cache_writes.label(name) if name not in charges.c else charges.c[name] for name in OF_LEDGER),
-    ),
+    ).where(charges.c.summed),
     select(days.c.day, days.c.user_id, *(days.c[name] for name in OF_LEDGER)),
 )
 WRONG_TIER_DAYS = _unequal(

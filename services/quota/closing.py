@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 
 from services.clock import Clock, next_day_ms, utc_day
+from services.quota.ledger import Ledger
 from services.quota.model import Revenue, Terms, TierDay
 from services.quota.plans import Plans
 from services.quota.ports import Store, Transaction
@@ -25,8 +26,9 @@ class Closing:
     and the sums are made of the rows.
     """
 
-    def __init__(self, store: Store, plans: Plans, clock: Clock) -> None:
+    def __init__(self, store: Store, plans: Plans, clock: Clock, ledger: Ledger) -> None:
         self._store = store
+        self._ledger = ledger
         self._prices = month_prices(plans)
         self._clock = clock
 
@@ -41,7 +43,8 @@ class Closing:
             await self._clock.sleep(INTERVAL_MS)
 
     async def close_all(self) -> None:
-        """Closes every day that is over and not closed yet, oldest first."""
+        """Closes every day that is over and not closed yet, oldest first; before that, sums up what is old."""
+        await self._ledger.sum_old()
         last = day_before(utc_day(self._clock.now_ms() - CLOSE_AFTER_MS))
         first = await self._store.read(_first_open_day)
         if not first or first > last:

@@ -14,6 +14,8 @@ from services.quota.ports import Store, Transaction
 from services.quota.reservations import freed_places
 
 HOUR_MS = 3_600_000
+SUMMED_AT_ONCE = 500
+"""Old charges in one transaction: short enough that whoever settles hardly waits for it."""
 
 
 class Sums:
@@ -41,6 +43,29 @@ class Ledger:
         """Returns once all of it is durable."""
         now_ms = self._clock.now_ms()
         await self._store.write(lambda tx: self._settle(tx, settlements, now_ms))
+
+    async def sum_old(self) -> None:
+        """Adds charges that the release before wrote to the sums, as `settle` would have, until none is left.
+
+        Until then whoever asks for a page sees less than was used, and may use more than their limits. Replicas may do
+        it at the same time: each takes charges that no other holds, so the one that finds none may return while another
+        adds its last.
+        """
+        while await self._store.write(self._sum_some):
+            pass
+
+    def _sum_some(self, tx: Transaction) -> int:
+        # Locks come in the order of `_settle`.
+        old, sums = tx.lock_unsummed(SUMMED_AT_ONCE), Sums()
+        untold = {charge.user_id for charge in old if not charge.tier}
+        tiers = tx.list_tiers_of(sorted(untold)) if untold else {}
+        charges = [replace(each, tier=each.tier or tiers.get(each.user_id, ""), summed=True) for each in old]
+        tx.replace_charges(charges)
+        for charge in charges:
+            self._add_charge(sums, charge)
+        tx.add_to_days({}, sums.days)
+        tx.add_to_hours(sums.hours)
+        return len(old)
 
     def _settle(self, tx: Transaction, settlements: Sequence[Settlement], now_ms: int) -> None:
         # Locks are taken in one order everywhere, so that two batches cannot wait for each other: reservations,
@@ -70,7 +95,8 @@ class Ledger:
         replaced = [(before, charges[before.key]) for before in estimates if before.key in better]
         tx.replace_charges([after for _, after in replaced])
         for before, after in replaced:
-            sums.add(before.user_id, before.day, hour_of(before), Use() - use_of(before, self._prices))
+            if before.summed:
+                sums.add(before.user_id, before.day, hour_of(before), Use() - use_of(before, self._prices))
             self._add_charge(sums, after)
 
     def _add_charge(self, sums: Sums, charge: Charge) -> None:

@@ -116,6 +116,8 @@ class Charge:
     day: str
     end_time_ms: int
     tier: str
+    summed: bool = True
+    """Whether it is in the sums, as everything is that this release writes."""
 
     @property
     def key(self) -> ChargeKey:

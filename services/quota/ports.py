@@ -168,6 +168,10 @@ class Transaction(Protocol):
         """The estimated charges of those requests, locked in order of their keys."""
         ...
 
+    def lock_unsummed(self, limit: int) -> list[Charge]:
+        """Charges that are not in the sums, oldest first, locked; without those that somebody else has locked."""
+        ...
+
     def replace_charges(self, charges: Sequence[Charge]) -> None:
         """Puts them in place of those with their keys, which are locked."""
         ...

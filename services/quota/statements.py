@@ -35,7 +35,6 @@ from sqlalchemy.dialects.postgresql import insert
 from services.quota.tables import (
     SUMS,
     audit,
-    charges,
     days,
     hours,
     keys,
@@ -255,20 +254,6 @@ def _add_to(table: Table, *names: str) -> Any:
 ADD_TO_DAY = _add_to(days, "used", *SUMS)
 ADD_TO_HOUR = _add_to(hours, *SUMS)
 TIERS_OF = select(users.c.user_id, users.c.tier).where(users.c.user_id.in_(bindparam("ids", expanding=True)))
-
-INSERT_CHARGE = insert(charges).on_conflict_do_nothing().returning(*charges.primary_key)
-LOCK_ESTIMATES = (
-    select(charges)
-    .where(charges.c.request_id.in_(bindparam("ids", expanding=True)), charges.c.estimated)
-    .order_by(*charges.primary_key)
-    .with_for_update()
-)
-REPLACE_CHARGE = (
-    update(charges)
-    .where(*(column == bindparam(f"new_{column.name}") for column in charges.primary_key))
-    .values({column.name: bindparam(f"new_{column.name}") for column in charges.c if not column.primary_key})
-)
-
 
 INSERT_TIER_CHANGE = insert(outbox)
 LIST_TIER_CHANGES = (

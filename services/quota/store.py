@@ -10,6 +10,7 @@ from sqlalchemy import Connection, RowMapping
 
 from services.clock import DAY_MS, next_day_ms, utc_day
 from services.quota import billing_statements as billing_sql
+from services.quota import charge_statements as charge_sql
 from services.quota import economics_statements, report_statements
 from services.quota import statements as sql
 from services.quota.billing import Event, Subscription
@@ -237,14 +238,19 @@ class SqlTransaction:
     def insert_charges(self, charges: Sequence[Charge]) -> set[ChargeKey]:
         if not charges:
             return set()
-        rows = self._connection.execute(sql.INSERT_CHARGE, [dict(vars(charge)) for charge in charges])
+        rows = self._connection.execute(charge_sql.INSERT_CHARGE, [dict(vars(charge)) for charge in charges])
         return {(row.request_id, row.attempt, row.turn) for row in rows}
 
     def lock_estimates(self, request_ids: Sequence[str]) -> list[Charge]:
-        return [Charge(**row) for row in self._all(sql.LOCK_ESTIMATES, ids=request_ids)] if request_ids else []
+        rows = self._all(charge_sql.LOCK_ESTIMATES, ids=request_ids) if request_ids else ()
+        return [Charge(**row) for row in rows]
+
+    def lock_unsummed(self, limit: int) -> list[Charge]:
+        return [Charge(**row) for row in self._all(charge_sql.LOCK_UNSUMMED, most=limit)]
 
     def replace_charges(self, charges: Sequence[Charge]) -> None:
-        self._run_each(sql.REPLACE_CHARGE, [{f"new_{k}": v for k, v in vars(charge).items()} for charge in charges])
+        values = [{f"new_{name}": value for name, value in vars(charge).items()} for charge in charges]
+        self._run_each(charge_sql.REPLACE_CHARGE, values)
 
     def list_users(self, query: UsersQuery, after: UsersCursor) -> list[UserRow]:
         named = {"of_prefix": query.prefix, "of_tier": query.tier, "most": query.page_size}

@@ -14,6 +14,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    false,
     literal_column,
 )
 from sqlalchemy.schema import SchemaItem
@@ -212,9 +213,13 @@ charges = _table(
     _integer("end_time_ms"),
     # Empty where the release before this one wrote it.
     Column("tier", Text, nullable=False, server_default=""),
+    # Whether it is in the sums; what the release before this one wrote is not until Ledger.sum_old has added it.
+    Column("summed", Boolean, nullable=False, server_default=false()),
     PrimaryKeyConstraint("request_id", "attempt", "turn"),
     Index("quota_charges_by_day", "day", "user_id"),
 )
+unsummed = ~charges.c.summed
+Index("quota_charges_unsummed", charges.c.end_time_ms, postgresql_where=unsummed, sqlite_where=unsummed)
 
 outbox = _table(
     "outbox",

@@ -10,6 +10,7 @@ from headgate.quota.v1 import quota_pb2 as pb
 from services.clock import DAY_MS, next_day_ms
 from services.quota import closing
 from services.quota.closing import CLOSE_AFTER_MS, INTERVAL_MS, Closing
+from services.quota.ledger import Ledger
 from services.quota.revenue import day_revenue
 from services.quota.store import SqlStore
 from tests.servers.quota import NOON_MS, Quota, refused
@@ -114,7 +115,8 @@ async def test_closing_again_and_by_several_at_once_changes_nothing(quota: Quota
     for i in range(5):
         await quota.user("pro", f"user{i}")
     quota.clock.advance(2 * DAY_MS + TO_CLOSING_MS)
-    others = [Closing(SqlStore(quota.database), quota.plans, quota.clock) for _ in range(3)]
+    store = SqlStore(quota.database)
+    others = [Closing(store, quota.plans, quota.clock, Ledger(store, quota.prices, quota.clock)) for _ in range(3)]
     await asyncio.gather(*(each.close_all() for each in others))
     closed = await revenue(quota), await tier_days(quota, FIRST)
     assert len(closed[0]) == 15

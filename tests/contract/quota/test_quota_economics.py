@@ -15,9 +15,9 @@ from sqlalchemy import Connection, event
 
 from services.clock import DAY_MS, next_day_ms, utc_day
 from services.pricing import Tokens, read_prices
-from services.quota.closing import CLOSE_AFTER_MS
+from services.quota.closing import CLOSE_AFTER_MS, Closing
 from services.quota.economics import Economics
-from services.quota.ledger import HOUR_MS, clamped_hour
+from services.quota.ledger import HOUR_MS, Ledger, clamped_hour
 from services.quota.model import Revenue, Use
 from services.quota.plans import Plans
 from services.quota.ports import T, Transaction
@@ -109,7 +109,8 @@ class TestTheMissionsExample:
             tiers = [replace(t, price_nano_usd_per_month=price) if t.name == "pro" else t for t in plans.tiers]
             plans = Plans(tiers, plans.default)
         economics = Economics(SqlStore(quota.database), plans, quota.clock)
-        closing = type(quota.service.closing)(SqlStore(quota.database), plans, quota.clock)
+        store = SqlStore(quota.database)
+        closing = Closing(store, plans, quota.clock, Ledger(store, quota.prices, quota.clock))
         await closing.close_all()
         report = await economics.report(self.DAYS, 10)
         pro = next(row for row in report.tiers if row.tier == "pro")

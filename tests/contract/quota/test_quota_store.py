@@ -12,7 +12,7 @@ from grpc import StatusCode
 from sqlalchemy import Connection
 
 from services import sql
-from services.quota import statements
+from services.quota import charge_statements, statements
 from services.quota.__main__ import MIGRATIONS, VERSION_TABLE
 from services.quota.store import RowChanged, SqlStore
 from services.quota.tables import metadata
@@ -36,11 +36,19 @@ async def test_migrating_again_keeps_everything(quota: Quota, database_url: str)
     assert await quota.dump() == before
 
 
-async def test_the_search_for_unresolved_ones_reads_its_partial_index(quota: Quota) -> None:
+SEARCHES = {
+    "quota_reservations_unresolved": (statements.LIST_UNRESOLVED, {"before_ms": 1, "after_ms": 0, "after_id": ""}),
+    "quota_charges_unsummed": (charge_statements.LOCK_UNSUMMED, {}),
+}
+
+
+@pytest.mark.parametrize("index", SEARCHES)
+async def test_a_search_for_what_is_left_to_do_reads_its_partial_index(quota: Quota, index: str) -> None:
+    statement, values = SEARCHES[index]
+
     def plan(connection: Connection) -> str:
-        values = {"before_ms": 1, "after_ms": 0, "after_id": "", "most": 500}
-        written = statements.LIST_UNRESOLVED.compile(connection.engine)
-        bound = written.construct_params(values)
+        written = statement.compile(connection.engine)
+        bound = written.construct_params({**values, "most": 500})
         parameters = tuple(bound[name] for name in written.positiontup) if written.positional else bound
         sqlite = connection.dialect.name == "sqlite"
         if not sqlite:
@@ -48,7 +56,7 @@ async def test_the_search_for_unresolved_ones_reads_its_partial_index(quota: Quo
         prefix = "EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN "
         return "\n".join(str(row) for row in connection.exec_driver_sql(f"{prefix}{written}", parameters))
 
-    assert "quota_reservations_unresolved" in await quota.database.write(plan)
+    assert index in await quota.database.write(plan)
 
 
 async def test_a_row_that_is_not_as_it_was_read_is_not_overwritten(quota: Quota, new_id: Callable[[], str]) -> None:

@@ -58,6 +58,14 @@ def _add_columns() -> None:
         op.add_column("quota_days", _count(name))
     op.create_index("quota_days_by_day", "quota_days", ["day", "user_id"])
     op.add_column("quota_charges", sa.Column("tier", sa.Text, nullable=False, server_default=""))
+    op.add_column("quota_charges", sa.Column("summed", sa.Boolean, nullable=False, server_default=sa.false()))
+    op.create_index(
+        "quota_charges_unsummed",
+        "quota_charges",
+        ["end_time_ms"],
+        postgresql_where=sa.text("NOT summed"),
+        sqlite_where=sa.text("summed = 0"),
+    )
     with op.batch_alter_table("quota_audit") as audit:
         audit.add_column(sa.Column("audit_id", sa.Text))
         audit.create_unique_constraint("quota_audit_id", ["audit_id"])
@@ -123,29 +131,12 @@ def _create_billing() -> None:
 
 
 def _fill() -> None:
-    """What users there are have had their tier since they came, as far as anybody knows; sums from the ledger."""
+    """What users there are have had their tier since they came, as far as anybody knows.
+
+    Charges are added to the sums by the service, a few at a time: a statement for all of them would hold up the release
+    before for as long as it takes, and miss what that release writes afterwards.
+    """
     op.execute(
         "INSERT INTO quota_terms (user_id, from_ms, tier) SELECT user_id, create_time_ms, tier FROM quota_users"
         " ORDER BY create_time_ms, user_id"
-    )
-    op.execute(
-        "INSERT INTO quota_days (user_id, day, used, input_tokens, output_tokens, cache_read_input_tokens,"
-        " cache_write_input_tokens, cost_nano_usd)"
-        " SELECT user_id, day, 0, sum(input_tokens), sum(output_tokens), sum(cache_read_input_tokens),"
-        " sum(cache_write_5m_input_tokens + cache_write_1h_input_tokens), sum(cost_nano_usd)"
-        " FROM quota_charges WHERE true GROUP BY user_id, day"
-        " ON CONFLICT (user_id, day) DO UPDATE SET input_tokens = excluded.input_tokens,"
-        " output_tokens = excluded.output_tokens, cache_read_input_tokens = excluded.cache_read_input_tokens,"
-        " cache_write_input_tokens = excluded.cache_write_input_tokens, cost_nano_usd = excluded.cost_nano_usd"
-    )
-    op.execute(
-        "UPDATE quota_charges SET tier = (SELECT tier FROM quota_users u WHERE u.user_id = quota_charges.user_id)"
-        " WHERE EXISTS (SELECT 1 FROM quota_users u WHERE u.user_id = quota_charges.user_id)"
-    )
-    op.execute(
-        "INSERT INTO quota_hours (hour, tier, model, kind, input_tokens, output_tokens, cache_read_input_tokens,"
-        " cache_write_input_tokens, cost_nano_usd)"
-        " SELECT end_time_ms / 3600000, tier, model, kind, sum(input_tokens), sum(output_tokens),"
-        " sum(cache_read_input_tokens), sum(cache_write_5m_input_tokens + cache_write_1h_input_tokens),"
-        " sum(cost_nano_usd) FROM quota_charges GROUP BY end_time_ms / 3600000, tier, model, kind"
     )
