@@ -7,9 +7,9 @@ from dataclasses import astuple, replace
 from functools import partial
 
 import msgspec
-from sqlalchemy import Connection, and_, delete, func, select, text, update
+from sqlalchemy import Connection, and_, case, delete, func, select, text, update
 
-from services.scheduler import rows, sharing, tally
+from services.scheduler import charges, rows, sharing, tally
 from services.scheduler import statements as sql
 from services.scheduler.life import (
     Code,
@@ -24,8 +24,6 @@ from services.scheduler.life import (
     TierTerms,
     Turn,
     accepted,
-    after,
-    counted,
 )
 from services.scheduler.rows import select_requests
 from services.scheduler.tables import outbox, requests, tombstones
@@ -95,7 +93,7 @@ class SqlRequests:
         )
 
     async def charge(self, request_id: str, attempt: int, turns: Sequence[Turn]) -> None:
-        transaction = partial(_charge, request_id=request_id, attempt=attempt, turns=turns)
+        transaction = partial(charges.charge, request_id=request_id, attempt=attempt, turns=turns)
         await self._database.write(transaction, fold=request_id)
 
     async def unpaid(self, many: int, ended_after_ms: int, ended_before_ms: int) -> list[Request]:
@@ -249,7 +247,7 @@ def _finish(
         return []
     if request.cache_key and not (end.state is State.COMPLETED and end.reusable):
         connection.execute(sharing.FORGET, {"row": request.acceptance})
-    total = _settle(connection, request, turns)
+    total = charges.settle(connection, request, turns)
     return [total, *sharing.share(connection, total, end, parked, now_ms)]
 
 
@@ -259,33 +257,7 @@ def _requeue(
     counts = {"more_failures": int(retry.failed), "more_losses": int(retry.lost)}
     named = {"id": request_id, "of_attempt": attempt, "new_not_before_ms": retry.not_before_ms, **counts}
     request = rows.changed(connection, sql.REQUEUE, named)
-    return _settle(connection, request, turns) if request and turns else request
-
-
-def _settle(connection: Connection, request: Request, turns: Sequence[Turn], *, final: bool = True) -> Request:
-    """Adds what the turns used, and writes what quota must hear into the outbox."""
-    ends = final and request.state.ended
-    total, takes_place = after(request, turns), ends and counted(request, request.state)
-    if takes_place:
-        connection.execute(sql.COUNT, {"row": request.acceptance, "takes_place": True})
-    if turns:
-        new = dict(zip(sql.TOKENS, astuple(total.tokens), strict=True))
-        new |= {n: getattr(total, n) for n in ("cost_nano_usd", "cost_estimated", "charged_attempt")}
-        connection.execute(sql.ADD_TURNS, {"row": request.acceptance, **{f"new_{n}": v for n, v in new.items()}})
-    connection.execute(sql.TELL_QUOTA, rows.settlement(request, turns, final=ends, counted=takes_place))
-    return total
-
-
-def _charge(connection: Connection, request_id: str, attempt: int, turns: Sequence[Turn]) -> None:
-    # FOR UPDATE: the totals are read and written back.
-    query = select_requests().where(requests.c.request_id == request_id).with_for_update()
-    row = connection.execute(query).mappings().first()
-    if row is None or row["charged_attempt"] >= attempt:
-        return
-    if turns:
-        _settle(connection, rows.request(row), turns, final=False)
-    else:
-        connection.execute(sql.CHARGED, {"row": row["acceptance"], "of_attempt": attempt})
+    return charges.settle(connection, request, turns) if request and turns else request
 
 
 def _cancel(
@@ -295,12 +267,14 @@ def _cancel(
     values = {
         "state": State.CANCELLED.value, "code": Code.CANCELLED.value, "ended_ms": now_ms,
         "error": "You cancelled this request.", "cache_key": None,
+        # What waited is paid, if by a release that did not mark it: only what ran can be unpaid.
+        "charged_attempt": case((requests.c.state == "queued", requests.c.attempt), else_=requests.c.charged_attempt),
     }  # fmt: skip
     statement = update(requests).where(mine, sql.ALIVE).values(values).returning(*sql.LIGHT)
     request = rows.changed(connection, statement)
     did = request is not None
     if request:
-        _settle(connection, request, ())
+        charges.settle(connection, request, ())
     if erase:
         erased = {"prompt": "", "result": "", "svg": "", "has_svg": False, "cache_key": None}
         connection.execute(update(requests).where(mine).values(erased))
@@ -325,7 +299,7 @@ def _expire(connection: Connection, now_ms: int, many: int) -> list[Request]:
     }  # fmt: skip
     guard = and_(requests.c.acceptance.in_(select(late.c.acceptance)), requests.c.state == State.QUEUED.value)
     expired = connection.execute(update(requests).where(guard).values(values).returning(*sql.LIGHT)).mappings().all()
-    return [_settle(connection, rows.request(row), ()) for row in expired]
+    return [charges.settle(connection, rows.request(row), ()) for row in expired]
 
 
 def _account(connection: Connection, items: Sequence[tuple[str, int]], now_ms: int) -> list[tuple[Standing, bool]]:

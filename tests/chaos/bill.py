@@ -15,6 +15,9 @@ from typing import Any
 ESTIMATE_FACTOR = 3.0
 """How far the input of an estimate may be from what the provider counts: characters a token differ by less."""
 
+LEAST_EXACT = 0.9
+"""Of the calls that were completed, how many the ledger must have exactly, where a kill meets few of them."""
+
 Prices = Mapping[str, Mapping[str, Any]]
 """By model, as config/prices.yaml has them."""
 
@@ -47,10 +50,13 @@ class Bill:
         return "\n".join(f"{name:20} {value:>18,}" for name, value in vars(self).items())
 
 
-def compare(data_dir: Path, book: Mapping[str, Any], prices: Prices, most_lost: int) -> Bill:
+def compare(
+    data_dir: Path, book: Mapping[str, Any], prices: Prices, most_lost: int, least_exact: float = LEAST_EXACT
+) -> Bill:
     """Raises AssertionError with every row and call that has no counterpart.
 
-    `most_lost`: attempts that may have been charged without a call, because their process was killed before it.
+    `most_lost`: attempts that were under way when a process was killed. Of those, and of those that were cancelled,
+    nobody may have heard what they used, or whether they were sent at all; of any other the exact usage must be there.
     """
     served = [call for call in book["calls"] if call["status"] == 200]
     assert book["totals"]["count"] == len(book["calls"]), "the emulator forgot calls"
@@ -64,11 +70,20 @@ def compare(data_dir: Path, book: Mapping[str, Any], prices: Prices, most_lost: 
     rows: defaultdict[str, list[Any]] = defaultdict(list)
     for row in _rows(data_dir, "quota", "SELECT * FROM quota_charges"):
         rows[asked[row["request_id"]]].append(row)
+    completed = [_key_of_call(call, prices) for call in served if call["ended"] == "complete"]
+    exact = [row for found in rows.values() for row in found if not row["estimated"]]
+    guessed = [row for found in rows.values() for row in found if row["estimated"]]
+    share = f"{len(exact)} exact rows for {len(completed)} completed calls"
+    assert len(exact) >= least_exact * len(completed), share
+    broken: Counter[str] = Counter()
+    for request_id, request in requests.items():
+        broken[asked[request_id]] += _broken_attempts(request)
     unseen: Counter[Key] = Counter()
     lost, repairs, wrong = 0, 0, []
     for conversation in set(asked.values()):
         try:
             more, without_call, unpaid = _compare(calls[conversation], rows[conversation], prices)
+            assert more.total() <= broken[conversation] + unpaid, f"completed, and charged as a guess: {more}"
         except AssertionError as error:
             about = [_told(request) for i, request in requests.items() if asked[i] == conversation]
             wrong.append(f"{error}\n  {about}")
@@ -76,10 +91,11 @@ def compare(data_dir: Path, book: Mapping[str, Any], prices: Prices, most_lost: 
         unseen += more
         lost, repairs = lost + without_call, repairs + unpaid
     assert not wrong, "\n".join(wrong)
-    assert lost <= most_lost, f"{lost} estimates of calls that were never made"
-    completed = [_key_of_call(call, prices) for call in served if call["ended"] == "complete"]
-    exact = [row for found in rows.values() for row in found if not row["estimated"]]
-    guessed = [row for found in rows.values() for row in found if row["estimated"]]
+    most = most_lost + sum(row["state"] == "cancelled" and row["attempt"] > 0 for row in requests.values())
+    assert lost <= most, f"{lost} estimates of calls that were never made, at most {most} can be"
+    assert unseen.total() <= most + repairs, (
+        f"{unseen.total()} completed calls without exact row, at most {most} can be"
+    )
     bill = Bill(
         len(asked), len(served), len(completed), sum(key[3] for key in completed),
         len(exact), sum(row["cost_nano_usd"] for row in exact),
@@ -88,6 +104,12 @@ def compare(data_dir: Path, book: Mapping[str, Any], prices: Prices, most_lost: 
     )  # fmt: skip
     assert bill.exact_nano_usd + bill.unseen_nano_usd == bill.completed_nano_usd
     return bill
+
+
+def _broken_attempts(request: Any) -> int:
+    """How many attempts at a request did not end it: they were cancelled, lost, or failed and repeated."""
+    ended_it = request["state"] in ("completed", "failed") and request["code"] != "WORKER_LOST"
+    return int(request["attempt"] - (ended_it and request["attempt"] > 0 and not request["cached"]))
 
 
 def _compare(calls: list[Any], rows: list[Any], prices: Prices) -> tuple[Counter[Key], int, int]:

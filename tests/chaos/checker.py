@@ -31,6 +31,10 @@ class Checker:
             self._one("scheduler", "SELECT count(*) FROM scheduler_requests WHERE state IN ('queued', 'running')")
         )
 
+    def running(self) -> int:
+        """Attempts under way."""
+        return int(self._one("scheduler", "SELECT count(*) FROM scheduler_requests WHERE state = 'running'"))
+
     def untold(self) -> int:
         """Settlements under way, and ends that were not told or not paid."""
         waiting = self._one("scheduler", "SELECT count(*) FROM scheduler_outbox")

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from services.settings import config_dir
-from tests.chaos.bill import book_of, compare
+from tests.chaos.bill import LEAST_EXACT, book_of, compare
 from tests.chaos.checker import Checker
 from tests.chaos.mixed import MOST_OPEN, Mixed
 from tests.e2e.stack import ROOT, Stack, Stacks, environment, eventually
@@ -57,7 +57,7 @@ def test_the_ledger_is_the_providers_bill(stacks: Stacks, capsys: pytest.Capture
     checker = Checker(stack.data_dir)
     load = Mixed(stack, _users(stack), REQUESTS, checker.open_requests)
     began = time.monotonic()
-    with _Trouble(stack, lambda: load.sent):
+    with _Trouble(stack, checker, lambda: load.sent) as trouble:
         load.run()
     eventually(lambda: checker.open_requests() == 0, within_s=60, what="every accepted request ends")
     # A reservation whose Submit never came is asked about after a minute, which only the long run waits for.
@@ -67,14 +67,16 @@ def test_the_ledger_is_the_providers_bill(stacks: Stacks, capsys: pytest.Capture
     eventually(lambda: book_of(stack.emulator_url)["totals"]["running"] == 0, within_s=20, what="every call ends")
     checker.check(load.journal, resolved=LONG)
     prices = yaml.safe_load((config_dir() / "prices.yaml").read_text())["models"]
-    # A killed process takes with it what it had under way.
     book = book_of(stack.emulator_url)
     (stack.data_dir / "book.json").write_text(json.dumps(book))
-    bill = compare(stack.data_dir, book, prices, most_lost=len(VICTIMS) * MOST_OPEN)
+    # One kill takes a tenth of a short run with it (25 of 270 calls on a busy machine).
+    least_exact = LEAST_EXACT if LONG else 0.7
+    bill = compare(stack.data_dir, book, prices, trouble.under_way, least_exact)
     _audit(stack)
     ends = Counter(checker.states().values())
     with capsys.disabled():
-        print(f"\n{bill.text()}\n{dict(ends)}, refused {dict(load.refusals())}, {load.repeats} repeats, {took_s:.0f} s")
+        print(f"\n{bill.text()}\n{dict(ends)}, {trouble.under_way} under way at kills, {took_s:.0f} s")
+        print(f"refused {dict(load.refusals())}, {load.repeats} repeats")
     assert ends["completed"] > REQUESTS / 2
     assert ends["cancelled"] > REQUESTS / 50
     assert load.refusals()["USER_LIMIT_EXCEEDED"] > 0
@@ -105,15 +107,19 @@ def _audit(stack: Stack) -> None:
 class _Trouble:
     """Adds a fault for every so many requests, and kills each victim once."""
 
-    def __init__(self, stack: Stack, sent: Callable[[], int]) -> None:
+    def __init__(self, stack: Stack, checker: Checker, sent: Callable[[], int]) -> None:
         self._stack = stack
+        self._checker = checker
+        self.under_way = 0
+        """Attempts when a process was killed that takes them with it."""
         self._sent = sent
         self._over = threading.Event()
         self._rng = random.Random(1)
         self._maker = threading.Thread(target=self._make, daemon=True)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Trouble:
         self._maker.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
@@ -130,6 +136,7 @@ class _Trouble:
             done = self._sent() / REQUESTS
             if self._left and done > 1 - len(self._left) / (len(VICTIMS) + 1):
                 victim = self._left.pop(0)
+                self.under_way += self._checker.running() if victim != "quota" else 0
                 self._stack.restarted(victim, self._stack.kill(victim), within_s=60)
 
     def _fault(self, fault: dict[str, object]) -> None:

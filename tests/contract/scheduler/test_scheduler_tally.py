@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from services import sql
 from services.clock import DAY_MS
 from services.scheduler.spend import Spent
@@ -91,6 +93,19 @@ async def test_whatever_is_charged_counts_once(database: sql.Database, store: Sq
     ids = [s.outbox_id for s in await store.settlements(500)]
     await asyncio.gather(store.settled(ids), store.settled(ids), store.settled(ids))
     assert await tally.read(DAY, ["ada"]) == [Spent("tier/pro", 9, None), Spent("user/ada", 9, None)]
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+async def test_a_guess_counts_until_the_truth_is_known(
+    database: sql.Database, store: SqlRequests, delivered: bool
+) -> None:
+    tally, row = SqlTally(database), await running(store)
+    await store.cancel(row.request_id, "ada", erase=False, now_ms=NOW)
+    for cost, estimated in ((99, True), (9, False)):
+        await store.charge(row.request_id, 1, [replace(turn(1, 1, cost), estimated=estimated)])
+        if delivered:
+            await deliver(store)
+        assert await tally.read(DAY, ["ada"]) == [Spent("tier/pro", cost, None), Spent("user/ada", cost, None)]
 
 
 async def test_no_reader_sees_a_cent_less_or_more_while_rows_move(database: sql.Database, store: SqlRequests) -> None:

@@ -21,6 +21,10 @@ def upgrade() -> None:
         sa.Column("spent_day", sa.Integer, nullable=False, server_default="0"),
     ):
         op.add_column("scheduler_outbox", column)
+    # The release before marks no attempt that cost nothing; it would be taken for unpaid once its request is cancelled.
+    op.execute(
+        "UPDATE scheduler_requests SET charged_attempt = attempt WHERE state = 'queued' AND charged_attempt < attempt"
+    )
     unpaid = sa.text("state = 'cancelled' AND charged_attempt < attempt")
     op.create_index(
         "scheduler_requests_unpaid",
