@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from grpc import StatusCode
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Select
 
 from services import sql
 from services.quota import statements
@@ -36,10 +37,22 @@ async def test_migrating_again_keeps_everything(quota: Quota, database_url: str)
     assert await quota.dump() == before
 
 
-async def test_the_search_for_unresolved_ones_reads_its_partial_index(quota: Quota) -> None:
+UNRESOLVED = (statements.LIST_UNRESOLVED, {"before_ms": 1, "after_ms": 0, "after_id": "", "most": 500})
+PENDING = (statements.HAS_PENDING, {"first": "2026-01-01", "last": "2026-01-31"})
+
+
+@pytest.mark.parametrize(
+    ("searched", "index"),
+    [(UNRESOLVED, "quota_reservations_unresolved"), (PENDING, "quota_reservations_live"),
+     (PENDING, "quota_reservations_by_settle_time")],
+)  # fmt: skip
+async def test_a_search_for_a_few_reservations_reads_its_index(
+    quota: Quota, searched: tuple[Select[Any], dict[str, Any]], index: str
+) -> None:
+    statement, values = searched
+
     def plan(connection: Connection) -> str:
-        values = {"before_ms": 1, "after_ms": 0, "after_id": "", "most": 500}
-        written = statements.LIST_UNRESOLVED.compile(connection.engine)
+        written = statement.compile(connection.engine)
         bound = written.construct_params(values)
         parameters = tuple(bound[name] for name in written.positiontup) if written.positional else bound
         sqlite = connection.dialect.name == "sqlite"
@@ -48,7 +61,7 @@ async def test_the_search_for_unresolved_ones_reads_its_partial_index(quota: Quo
         prefix = "EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN "
         return "\n".join(str(row) for row in connection.exec_driver_sql(f"{prefix}{written}", parameters))
 
-    assert "quota_reservations_unresolved" in await quota.database.write(plan)
+    assert index in await quota.database.write(plan)
 
 
 async def test_a_row_that_is_not_as_it_was_read_is_not_overwritten(quota: Quota, new_id: Callable[[], str]) -> None:
