@@ -200,6 +200,8 @@ class Accounts:
 
     def _paid_tier(self, tx: Transaction, user_id: str) -> str:
         """What somebody who is new has subscribed to already: people may pay before they first call."""
+        # Whoever keeps a subscription now either sees the user or is seen here.
+        tx.claim_user_id(user_id)
         return tier_of(tx.list_subscriptions(user_id), self._plans)
 
     def _known(self, tier: str) -> str:

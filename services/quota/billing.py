@@ -114,7 +114,8 @@ def after(known: Subscription | None, event: Event, customers_user: str, plans: 
     # That it was deleted is its last word whatever the clocks say: so the order in which events come does not matter.
     if known and event.created_s < known.event_created_s and not deleted:
         return OLDER
-    user_id = event.user_id or customers_user
+    # Whose it is stays so until an event names another.
+    user_id = event.user_id or (known.user_id if known else "") or customers_user
     made = Subscription(
         event.subscription_id, event.customer_id, user_id, event.status, event.tier, event.created_s, deleted
     )

@@ -66,10 +66,11 @@ class BillingEvents:
                 return known.user_id if known else "", made
             # Kept whoever it is of: the user may become known later.
             tx.keep_subscription(made)
-            before = known.user_id if known else ""
-            owner, changed = made.user_id or before, {made.user_id, before}
+            owner, changed = made.user_id, {made.user_id, known.user_id if known else ""}
         # In one order everywhere, so that two events cannot wait for each other.
-        for user_id in sorted(changed):
+        for user_id in sorted(changed - {""}):
+            # Before looking: a user who is being made at this moment is found, or finds what was kept.
+            tx.claim_user_id(user_id)
             if user := tx.find_user(user_id, lock=True):
                 tier = billing.tier_of(tx.list_subscriptions(user_id), self._plans)
                 self._accounts.move(tx, user, tier, ACTOR)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from services.clock import Clock, next_day_ms, utc_day
 from services.ids import keyed_id
@@ -60,24 +61,30 @@ class Places:
         """Takes one place of today, or returns what the request has already. Raises `LimitReached`."""
         now_ms = self._clock.now_ms()
 
-        def run(tx: Transaction) -> Reserved:
+        def run(tx: Transaction, *, alone: bool) -> Reserved | None:
             user = self._accounts.identify(tx, caller).user
             id_ = keyed_id("req_", self._id_key, user.user_id, idempotency_key) if idempotency_key else request_id
-            return self._reserve(tx, user, id_, now_ms)
+            return self._reserve(tx, user, id_, now_ms, alone=alone)
 
         # To fold, whose key it is must be known beforehand; it never changes, so its first call tells the others.
         known = caller.user_id or self._user_of_key.get(caller.api_key[:KEY_ID_CHARACTERS], "")
-        reserved = await self._store.write(run, user_id=known)
+        reserved = await self._store.write(partial(run, alone=False), user_id=known) if known else None
+        reserved = reserved or await self._store.write(partial(run, alone=True))
+        assert reserved is not None
         if not known and len(self._user_of_key) < KEYS_REMEMBERED:
             self._user_of_key[caller.api_key[:KEY_ID_CHARACTERS]] = reserved.user.user_id
         return reserved
 
-    def _reserve(self, tx: Transaction, user: User, request_id: str, now_ms: int) -> Reserved:
+    def _reserve(self, tx: Transaction, user: User, request_id: str, now_ms: int, *, alone: bool) -> Reserved | None:
+        """None, with nothing changed, if what it has must be locked and the transaction is not `alone`."""
         day = utc_day(now_ms)
         after = reservations.first(request_id, user.user_id, day, now_ms)
         takes_place = True
         # The row comes before the place: whoever inserts it is alone with the request from here on.
         if not tx.insert_reservation(after):
+            # Reservations are locked before days, but others in this transaction have taken places of theirs.
+            if not alone:
+                return None
             (before,) = tx.lock_reservations([request_id])
             if before.user_id != user.user_id:
                 raise NotFound("request")

@@ -60,6 +60,10 @@ class Transaction(Protocol):
     """One transaction. Rows read with a lock stay as they are until it ends."""
 
     def find_user(self, user_id: str, *, lock: bool = False) -> User | None: ...
+    def claim_user_id(self, user_id: str) -> None:
+        """Waits until no other transaction has claimed that id, which need not be a user's yet."""
+        ...
+
     def insert_user(self, user: User) -> bool:
         """False if there is one with that id."""
         ...
@@ -125,7 +129,7 @@ class Transaction(Protocol):
         ...
 
     def insert_reservation(self, row: Reservation) -> bool:
-        """False if the request has one; waits for a concurrent insert to end."""
+        """False if the request has one; waits for a concurrent insert to end, but for no lock on what is there."""
         ...
 
     def find_reservation(self, request_id: str) -> Reservation | None: ...

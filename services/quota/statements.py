@@ -50,6 +50,7 @@ from services.quota.terms import NO_LIMIT, TERMS
 
 FIND_USER = select(users).where(users.c.user_id == bindparam("id"))
 LOCK_USER = FIND_USER.with_for_update()
+CLAIM_USER_ID = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("id", type_=Text), 0)))
 INSERT_USER = insert(users).on_conflict_do_nothing().returning(users.c.user_id)
 UPDATE_TIER = (
     update(users)
@@ -134,10 +135,12 @@ SUM_REVENUE = (
 INSERT_TIER_DAYS = insert(tier_days).on_conflict_do_nothing()
 LAST_CLOSED_DAY = select(func.max(tier_days.c.day))
 
-# A pending reservation is one without that time, by which there is an index.
+_of_days = reservations.c.day.between(bindparam("first"), bindparam("last"))
+# A pending reservation is one without that time, by which there is an index. One that the scheduler said has ended is
+# live until it is settled. Each is looked for by itself, for its own index.
 HAS_PENDING = select(
-    exists().where(
-        reservations.c.settle_time_ms.is_(None), reservations.c.day.between(bindparam("first"), bindparam("last"))
+    or_(
+        exists().where(reservations.c.settle_time_ms.is_(None), _of_days), exists().where(reservations.c.live, _of_days)
     )
 )
 
@@ -147,7 +150,15 @@ def sums(of: FromClause) -> list[ColumnElement[int]]:
     return [cast(func.sum(of.c[name]), BigInteger).label(name) for name in SUMS]
 
 
-INSERT_RESERVATION = insert(reservations).on_conflict_do_nothing().returning(reservations.c.request_id)
+_new = [bindparam(column.name, type_=column.type) for column in reservations.c]
+_is_there = exists().where(reservations.c.request_id == bindparam("request_id", type_=Text))
+# What is there is seen first: ON CONFLICT would wait for whoever changes it, and a fold holds days of others by then.
+INSERT_RESERVATION = (
+    insert(reservations)
+    .from_select(list(reservations.c), select(*_new).where(~_is_there))
+    .on_conflict_do_nothing()
+    .returning(reservations.c.request_id)
+)
 FIND_RESERVATION = select(reservations).where(reservations.c.request_id == bindparam("id"))
 LOCK_RESERVATIONS = (
     select(reservations)

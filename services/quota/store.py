@@ -81,6 +81,11 @@ class SqlTransaction:
         row = self._one(sql.LOCK_USER if lock else sql.FIND_USER, id=user_id)
         return _user(row) if row else None
 
+    def claim_user_id(self, user_id: str) -> None:
+        # SQLite has one writer.
+        if self._connection.dialect.name == "postgresql":
+            self._run(sql.CLAIM_USER_ID, id=user_id)
+
     def insert_user(self, user: User) -> bool:
         values = asdict(user)
         own = {f"own_{name}": value for name, value in values.pop("own").items()}

@@ -101,6 +101,13 @@ Index(
     postgresql_where=unresolved,
     sqlite_where=unresolved,
 )
+# Few at any time: what was asked about and is not settled.
+Index(
+    "quota_reservations_live",
+    reservations.c.day,
+    postgresql_where=reservations.c.live,
+    sqlite_where=reservations.c.live,
+)
 # What retention will delete by.
 Index("quota_reservations_by_settle_time", reservations.c.settle_time_ms)
 

@@ -213,6 +213,21 @@ async def test_a_subscription_that_goes_to_another_user_leaves_the_first(quota: 
     assert (await tier(quota, one), await tier(quota, other)) == ("free", "pro")
 
 
+async def test_an_event_that_names_nobody_is_of_whom_it_was(quota: Quota) -> None:
+    user, _ = await quota.user("free")
+    sold = Sold()
+    await receive(quota, sold.event(CREATED, 100, user=user))
+    assert await receive(quota, sold.event(UPDATED, 200, "enterprise")) == (True, "")
+    assert await tier(quota, user) == "enterprise"
+    # Nor has its customer's user a claim on what another one was named for.
+    other, _ = await quota.user("free")
+    await receive(quota, checkout(sold.customer_id, other))
+    assert await receive(quota, sold.event(UPDATED, 300)) == (True, "")
+    assert (await tier(quota, user), await tier(quota, other)) == ("pro", "free")
+    assert await receive(quota, sold.event(DELETED, 400, "pro", "canceled")) == (True, "")
+    assert await tier(quota, user) == "free"
+
+
 async def test_an_end_needs_no_tier(quota: Quota) -> None:
     user, _ = await quota.user("free")
     one, other = Sold(), Sold()
@@ -368,6 +383,39 @@ async def test_a_user_may_get_another_subscription_meanwhile(quota: Quota) -> No
         other.execute(text(f"INSERT INTO quota_subscriptions VALUES {values}"))
         receiving = asyncio.create_task(receive(quota, body))
         await until_it_waits(quota, receiving)
+    assert await receiving == (True, "")
+    assert await tier(quota, user) == "pro"
+
+
+@pytest.mark.parametrize("told", ["subscription", "checkout"])
+@pytest.mark.parametrize("way", ["first call", "administrator"])
+async def test_a_user_may_be_made_while_they_pay(
+    quota: Quota, monkeypatch: pytest.MonkeyPatch, way: str, told: str
+) -> None:
+    user, sold = f"user-{next(NUMBERS)}", Sold()
+    if told == "checkout":
+        await receive(quota, sold.event(CREATED, 100))
+    loop, looked, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    find = SqlTransaction.list_subscriptions
+
+    def slowly(tx: SqlTransaction, user_id: str) -> list[Subscription]:
+        found = find(tx, user_id)
+        loop.call_soon_threadsafe(looked.set)
+        assert go_on.wait(20)
+        return found
+
+    monkeypatch.setattr(SqlTransaction, "list_subscriptions", slowly)
+    caller = quota_pb2.Caller(user_id=user, create_if_missing=True)
+    first_call = way == "first call"
+    making = asyncio.ensure_future(
+        quota.stub.Authenticate(quota_pb2.AuthenticateRequest(caller=caller)) if first_call else quota.user("", user)
+    )
+    await looked.wait()
+    body = sold.event(CREATED, 100, user=user) if told == "subscription" else checkout(sold.customer_id, user)
+    receiving = asyncio.create_task(receive(quota, body))
+    await until_it_waits(quota, receiving)
+    go_on.set()
+    await making
     assert await receiving == (True, "")
     assert await tier(quota, user) == "pro"
 

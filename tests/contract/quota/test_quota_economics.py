@@ -306,6 +306,22 @@ async def test_a_month_is_closed_once_its_days_are_and_nothing_of_it_is_under_wa
     assert (await statement(quota, "2025-12")).closed
 
 
+@pytest.mark.parametrize("counted", [True, False])
+async def test_a_month_is_open_while_what_ended_in_it_is_not_settled(
+    quota: Quota, new_id: Callable[[], str], charge: Callable[..., quota_pb2.Charge], counted: bool
+) -> None:
+    user, key = await quota.user("pro")
+    id_ = (await quota.reserve(key, new_id())).request_id
+    assert quota.scheduler.submit(id_, 1)
+    quota.scheduler.requests[id_] = counted
+    quota.clock.advance(32 * DAY_MS)
+    await quota.service.resolver.resolve_all()
+    await quota.service.closing.close_all()
+    assert not (await statement(quota, "2026-01")).closed
+    await quota.settle(id_, user, counted, charge())
+    assert (await statement(quota, "2026-01")).closed
+
+
 NO_MONTHS = ("", "2026", "2026-13", "2026-00", "2026-1", "2026-01-01", "26-01", "2026-W1", "\uff12026-01")
 BAD: list[tuple[str, object, str]] = [
     *[("GetEconomics", pb.GetEconomicsRequest(days=days), "days") for days in (-1, 367)],

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc import StatusCode
 from headgate.quota.v1 import quota_pb2 as pb
+from sqlalchemy import event
 
+from services import sql
 from services.clock import next_day_ms, utc_day
 from services.ids import derived_key, keyed_id
+from services.quota.model import Charge, ChargeKey
 from services.quota.ports import SchedulerUnreachable
-from tests.servers.quota import NOON_MS, SECRET, Quota, refused
+from services.quota.store import SqlTransaction
+from tests.servers.quota import NOON_MS, SECRET, Quota, refused, running_quota
 
 PENDING, COUNTED = pb.RESERVATION_STATE_PENDING, pb.RESERVATION_STATE_COUNTED
 GIVEN_BACK, ABSENT = pb.RESERVATION_STATE_GIVEN_BACK, pb.RESERVATION_STATE_ABSENT
@@ -48,6 +54,50 @@ async def test_20_calls_at_once_with_one_idempotency_key_take_one_place(quota: Q
     assert {answer.request_id for answer in answers} == {expected}
     assert sorted(answer.reservation.generation for answer in answers) == list(range(1, 21))
     assert await quota.used(key) == 1
+
+
+# SQLite has one writer.
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_a_known_request_of_a_fold_is_waited_for_with_no_day_in_hand(
+    database_url: str, new_id: NewId, charge: MakeCharge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else the fold has ann's day and waits for bob's reservation, and the settlement the other way round.
+    monkeypatch.setattr(sql, "POSTGRES_FOLDERS", 1)
+    at_days, settling, door = threading.Event(), threading.Event(), threading.Event()
+    take, insert = SqlTransaction.take_place, SqlTransaction.insert_charges
+
+    def taken(tx: SqlTransaction, *place: Any) -> int | None:
+        used = take(tx, *place)
+        at_days.set()
+        assert settling.wait(20)
+        return used
+
+    def inserted(tx: SqlTransaction, charges: Sequence[Charge]) -> set[ChargeKey]:
+        made = insert(tx, charges)
+        settling.set()
+        return made
+
+    async with running_quota(database_url) as quota:
+        keys = {user: (await quota.user("pro", user))[1] for user in ("ann", "bob")}
+        ids = {user: (await quota.reserve(key, new_id())).request_id for user, key in keys.items()}
+        failed: list[object] = []
+        event.listen(quota.database.engine, "handle_error", lambda context: failed.append(context.original_exception))
+        monkeypatch.setattr(SqlTransaction, "take_place", taken)
+        monkeypatch.setattr(SqlTransaction, "insert_charges", inserted)
+        waiting = [quota.database.write(lambda _: door.wait(20), fold="a")]
+        waiting += [quota.reserve(keys["ann"], new_id()), quota.reserve(keys["bob"], ids["bob"])]
+        folded = [asyncio.ensure_future(call) for call in waiting]
+        async with asyncio.timeout(20):
+            while quota.database._folds.qsize() < 2:
+                await asyncio.sleep(0)
+        door.set()
+        assert await asyncio.to_thread(at_days.wait, 20)
+        ends = [pb.Settlement(request_id=id_, user_id=user, final=True, counted=True, charges=[charge()])
+                for user, id_ in ids.items()]  # fmt: skip
+        await quota.stub.Settle(pb.SettleRequest(settlements=ends))
+        _, fresh, known = await asyncio.gather(*folded)
+        assert (fresh.reservation.state, known.reservation.state) == (PENDING, COUNTED)
+        assert failed == []
 
 
 async def test_one_idempotency_key_of_two_users_is_two_requests(quota: Quota) -> None:

@@ -28,9 +28,13 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from sqlalchemy import Connection
 
+from services import sql
 from services.clock import DAY_MS, next_day_ms, next_month_ms, utc_day
 from services.ids import random_id
+from services.quota.audit import Audit
+from services.quota.audit_books import SqlBooks
 from services.quota.plans import Plans, read_plans
 from services.rpc.status import refusal_of
 from tests.servers.quota import Quota, running_quota
@@ -81,6 +85,7 @@ class World:
 
     quota: Quota
     runner: asyncio.Runner
+    url: str
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def run(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -104,6 +109,17 @@ class Request:
     """As the provider would write it."""
 
 
+class BooksSince(SqlBooks):
+    """The books from a day on: those of other examples were looked at with them."""
+
+    def __init__(self, connection: Connection, first_day: str) -> None:
+        super().__init__(connection)
+        self._first_day = first_day
+
+    def days(self) -> list[str]:
+        return [day for day in super().days() if day >= self._first_day]
+
+
 class Walk(RuleBasedStateMachine):
     """A client, a network, a scheduler and an administrator that do whatever the contract allows."""
 
@@ -122,6 +138,7 @@ class Walk(RuleBasedStateMachine):
         self.outbox: list[pb.Settlement] = []
         self.told: dict[Key, tuple[str, str, pb.Charge]] = {}
         """The ledger as it must be: by turn whose it is, its day, and what was told of it."""
+        self.first_day = ""
         self.minutes: defaultdict[tuple[str, str], Counter[int]] = defaultdict(Counter)
 
     @property
@@ -136,6 +153,7 @@ class Walk(RuleBasedStateMachine):
         now_ms = self.quota.clock.now_ms()
         end_ms = (next_month_ms if month else next_day_ms)(utc_day(now_ms + 3 * MINUTE_MS))
         self.quota.clock.advance(end_ms - 2 * MINUTE_MS - now_ms)
+        self.first_day = self._day()
         self.tier = dict(zip(self.users, tiers, strict=True))
         for user in self.users:
             self.world.run(lambda user=user: self.quota.user(self.tier[user], user))
@@ -347,6 +365,7 @@ class Walk(RuleBasedStateMachine):
         self.world.run(lambda: self.quota.service.resolver.resolve_all())
         self.used_is_counted_and_held()
         self.sums_are_those_of_the_ledger_and_the_ledger_is_what_was_told()
+        self.the_books_agree()
         bill = {key: (request.user, request.day, charge) for request in self.accepted.values()
                 for key, charge in request.bill.items()}  # fmt: skip
         assert self.told == bill
@@ -354,6 +373,16 @@ class Walk(RuleBasedStateMachine):
             "SELECT request_id, state FROM quota_reservations WHERE user_id IN (:a, :b)")))  # fmt: skip
         expected = {id_: "counted" if scheduler.requests[id_] else "given_back" for id_ in self.accepted}
         assert states == dict.fromkeys(states, "absent") | expected
+
+    def the_books_agree(self) -> None:
+        """What the audit adds up, hours too, of the days of this example; and each request is counted once."""
+        with sql.snapshot(self.world.url) as connection:
+            audit = Audit(BooksSince(connection, self.first_day), self.quota.prices)
+            # What a charge costs is drawn here, and not of any price.
+            assert [str(found) for found in audit.differences() if found.table != "quota_charges"] == []
+        (counts,) = self._rows("SELECT sum(requests), sum(completed) FROM quota_days WHERE user_id IN (:a, :b)")
+        completed = sum(self.quota.scheduler.requests[id_] is True for id_ in self.accepted)
+        assert [int(count or 0) for count in counts] == [len(self.accepted), completed]
 
     async def _reserve_all(self, user: str, ids: list[str]) -> list[Any]:
         caller = pb.Caller(user_id=user)
@@ -430,7 +459,7 @@ def test_any_order_keeps_limits_counts_and_the_bill(database_url: str) -> None:
         serving = running_quota(database_url, plans)
         quota = runner.run(serving.__aenter__())
         stack.callback(lambda: runner.run(serving.__aexit__(None, None, None)))
-        walk: Callable[[], Walk] = type("WalkHere", (Walk,), {"world": World(quota, runner)})
+        walk: Callable[[], Walk] = type("WalkHere", (Walk,), {"world": World(quota, runner, database_url)})
         # The same orders in every run of the suite; as many new ones as are asked for, the one that fails made short.
         phases = set(Phase) if EXAMPLES else {Phase.generate}
         run_state_machine_as_test(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from grpc import StatusCode
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Select
 
 from services import sql
 from services.quota import charge_statements, statements
@@ -36,19 +37,24 @@ async def test_migrating_again_keeps_everything(quota: Quota, database_url: str)
     assert await quota.dump() == before
 
 
-SEARCHES = {
-    "quota_reservations_unresolved": (statements.LIST_UNRESOLVED, {"before_ms": 1, "after_ms": 0, "after_id": ""}),
-    "quota_charges_unsummed": (charge_statements.LOCK_UNSUMMED, {}),
-}
+UNRESOLVED = (statements.LIST_UNRESOLVED, {"before_ms": 1, "after_ms": 0, "after_id": "", "most": 500})
+PENDING = (statements.HAS_PENDING, {"first": "2026-01-01", "last": "2026-01-31"})
+UNSUMMED = (charge_statements.LOCK_UNSUMMED, {"most": 500})
 
 
-@pytest.mark.parametrize("index", SEARCHES)
-async def test_a_search_for_what_is_left_to_do_reads_its_partial_index(quota: Quota, index: str) -> None:
-    statement, values = SEARCHES[index]
+@pytest.mark.parametrize(
+    ("searched", "index"),
+    [(UNRESOLVED, "quota_reservations_unresolved"), (PENDING, "quota_reservations_live"),
+     (PENDING, "quota_reservations_by_settle_time"), (UNSUMMED, "quota_charges_unsummed")],
+)  # fmt: skip
+async def test_a_search_for_a_few_rows_reads_its_index(
+    quota: Quota, searched: tuple[Select[Any], dict[str, Any]], index: str
+) -> None:
+    statement, values = searched
 
     def plan(connection: Connection) -> str:
         written = statement.compile(connection.engine)
-        bound = written.construct_params({**values, "most": 500})
+        bound = written.construct_params(values)
         parameters = tuple(bound[name] for name in written.positiontup) if written.positional else bound
         sqlite = connection.dialect.name == "sqlite"
         if not sqlite:

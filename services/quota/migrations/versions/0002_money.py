@@ -37,6 +37,7 @@ def _count(name: str) -> sa.Column[int]:
 def upgrade() -> None:
     """Every new column has a default: the release before this one goes on beside it."""
     _add_columns()
+    _index_live()
     _create_sums()
     _create_revenue()
     _create_billing()
@@ -70,6 +71,18 @@ def _add_columns() -> None:
         audit.add_column(sa.Column("audit_id", sa.Text))
         audit.create_unique_constraint("quota_audit_id", ["audit_id"])
         audit.create_index("quota_audit_by_subject", ["subject", "number"])
+
+
+def _index_live() -> None:
+    # The release before this one left that on what it had settled.
+    op.execute("UPDATE quota_reservations SET live = false WHERE live AND state <> 'pending'")
+    op.create_index(
+        "quota_reservations_live",
+        "quota_reservations",
+        ["day"],
+        postgresql_where=sa.text("live"),
+        sqlite_where=sa.text("live = 1"),
+    )
 
 
 def _create_sums() -> None:
