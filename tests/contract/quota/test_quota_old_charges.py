@@ -1,8 +1,4 @@
-"""Charges of the release before, which keeps no sums: written before the migration and beside this one.
-
-Broken on purpose, and red here: an estimate taken out of the sums that was never in them, rows locked without marking
-them, the tier left empty, days closed first, sums compared with charges that are not in them yet.
-"""
+"""Charges of the release before, which keeps no sums: written before the migration and beside this one."""
 
 from __future__ import annotations
 
