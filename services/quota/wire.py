@@ -187,7 +187,6 @@ def _charge(path: str, message: pb.Charge, request_id: str, user_id: str, day: s
         tier=tier,
         summed=True,
         cost_nano_usd=_amount(f"{path}.cost_nano_usd", message.cost_nano_usd, MAX_NANO_USD),
-        summed=True,
         **{name: _amount(f"{path}.{name}", getattr(message, name), MAX_TOKENS) for name in _TOKENS},
     )
 
