@@ -16,8 +16,8 @@ from sqlalchemy import text
 from services.quota import reservations
 from services.quota.places import Places
 from services.quota.reservations import Answer, Standing
+from services.scheduler import charges, statements
 from services.scheduler import line as line_module
-from services.scheduler import statements, store
 from services.scheduler.spend import Spend
 from services.scheduler.sweeps import Sweeps
 from tests.simulation.faults import QUIET, Rates
@@ -113,7 +113,7 @@ BREAKS: dict[str, Break] = {
     ),
     "drop the outbox row": _instead(statements, "TELL_QUOTA", text("SELECT 1")),
     "expire a reservation by time": _instead(Places, "account_for", _all_absent),
-    "count whatever was cancelled": _instead(store, "counted", lambda request, end: end.value in COUNTED),
+    "count whatever was cancelled": _instead(charges, "counted", lambda request, end: end.value in COUNTED),
     "old copy of valkey answers": _instead(line_module, "_run_id", _never_asked),
     "number events anew after a rebuild": _instead(line_module.Identity, "floor", property(lambda _: 0)),
     "show what a late worker says": _script(
