@@ -63,7 +63,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     engine = sql.connect_for_migration(url)
     with engine.begin() as connection:
         upgrade(connection, "0001")
-        connection.execute(text("INSERT INTO quota_users VALUES ('ann', '', 'pro', 1, 'active', 0)"))
+        connection.execute(text(f"INSERT INTO quota_users VALUES ('ann', '', 'pro', 1, 'active', {NOON_MS})"))
         write_old(connection, "req_1")
         write_old(connection, "req_2", user="nobody")
     engine.dispose()
