@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
-import json
 import os
 import re
 import sys
@@ -18,7 +17,7 @@ from rich.markup import escape
 
 from services.cli import audit, capacity, economics, limits, usage
 from services.cli.client import Client, CliError
-from services.cli.screen import Progress, Screen, complain, place
+from services.cli.screen import Progress, Screen, complain, place, print_json
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 KINDS = (
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     except CliError as error:
         if options.json and error.body:
-            _print_json(error.body)
+            print_json(error.body)
         complain(str(error))
         return FAILED
     except KeyboardInterrupt:
@@ -157,10 +156,6 @@ def _url(options: argparse.Namespace) -> str:
     return url
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False), flush=True)
-
-
 def _generate(options: argparse.Namespace, screen: Screen) -> int:
     client = _user_client(options)
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
@@ -169,7 +164,7 @@ def _generate(options: argparse.Namespace, screen: Screen) -> int:
         body["options"] = {"maxWait": options.max_wait}
     accepted = client.submit(body)
     if options.json:
-        _print_json(accepted)
+        print_json(accepted)
     request_id = accepted["requestId"]
     end = _follow(client, accepted, options, screen)
     if end["type"] != "completed":
@@ -188,7 +183,7 @@ def _follow(client: Client, accepted: dict[str, Any], options: argparse.Namespac
     with screen.line(place(accepted)) as line:
         for end in client.events(accepted["requestId"]):
             if options.json:
-                _print_json(end)
+                print_json(end)
             elif line is not None and end["type"] not in ("completed", "failed"):
                 line.update(escape(progress.words(end)))
     return end
@@ -214,7 +209,7 @@ def _request(options: argparse.Namespace, screen: Screen) -> int:
     path = f"/api/diagram/{_part(options.id)}" + ("?erase=true" if options.erase else "")
     request = _user_client(options).call(options.method, path)
     if options.json:
-        _print_json(request)
+        print_json(request)
     elif request["status"] == "queued":
         screen.say(place(request))
     elif request["status"] == "completed":
@@ -274,7 +269,7 @@ def _keys_revoke(options: argparse.Namespace, screen: Screen) -> int:
 
 def _tell(value: dict[str, Any], words: str, options: argparse.Namespace, screen: Screen) -> int:
     if options.json:
-        _print_json(value)
+        print_json(value)
     else:
         screen.say(words)
     return 0

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
 from rich.table import Table
 from rich.text import Text
 
-from services.cli.client import Client
-from services.cli.screen import Screen, visible
+from services.cli.client import Client, Connect
+from services.cli.screen import Screen, print_json, visible
 
 PAGE = 100
 
 
-def add_command(commands: Any, admin: argparse.ArgumentParser, client: Callable[[argparse.Namespace], Client]) -> None:
+def add_command(commands: Any, admin: argparse.ArgumentParser, client: Connect) -> None:
     """Adds it to the parser."""
     command = commands.add_parser("audit", parents=[admin], help="who changed what, newest first")
     command.add_argument("subject", nargs="?", default="", help="only what concerns this user, key, pool or event")
@@ -33,7 +31,7 @@ def _run(options: argparse.Namespace, screen: Screen, client: Client) -> int:
         page = client.call("GET", "/api/admin/audit?" + urlencode({k: v for k, v in wanted.items() if v}))
         for item in page["items"]:
             if options.json:
-                print(json.dumps(item, ensure_ascii=False), flush=True)
+                print_json(item)
             table.add_row(*(Text(visible(item[name])) for name in ("time", "actor", "action", "subject", "old", "new")))
         left, cursor = left - len(page["items"]), page["nextCursor"]
         if not cursor:

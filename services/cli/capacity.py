@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from services.cli.client import Client
+from services.cli.client import Client, Connect
 from services.cli.screen import Screen
 
 BAR_CELLS = 30
@@ -20,12 +20,11 @@ WORDS = {
     "concurrency": "at once",
 }
 
-ClientOf = Callable[[argparse.Namespace], Client]
 Tell = Callable[[Any, str, argparse.Namespace, Screen], int]
 """Prints the value for programs or the words for people; the exit status."""
 
 
-def add_commands(commands: Any, admin: argparse.ArgumentParser, client_of: ClientOf, tell: Tell) -> None:
+def add_commands(commands: Any, admin: argparse.ArgumentParser, client_of: Connect, tell: Tell) -> None:
     """Hooks `capacity` into the parser."""
     capacity = commands.add_parser("capacity", parents=[admin], help="how full the provider's limits are")
     # Arguments, not commands of their own: those would set --key and --json back to their defaults.

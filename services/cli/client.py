@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import secrets
@@ -137,3 +138,7 @@ def _upsell(sentence: str, body: Mapping[str, Any]) -> str:
         text += f" The {body['nextTier']} tier gives {body['nextTierLimit']} for {body['price']}."
         text += f" Upgrade at {body['upgradeUrl']}" if body.get("upgradeUrl") else ""
     return text
+
+
+Connect = Callable[[argparse.Namespace], Client]
+"""Makes the client that a command's options ask for."""

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 from rich.table import Table
 from rich.text import Text
 
-from services.cli.client import Client
-from services.cli.screen import Screen, visible
+from services.cli.client import Client, Connect
+from services.cli.screen import Screen, print_json, visible
+from services.money import CENT
 
 BAR_CHARACTERS = 20
 """With these the widest table of amounts up to millions fits 80 columns."""
-CENT = 10**7
-"""Nano-dollars."""
 LEGEND = "█ cost that revenue covers   ▓ cost beyond it   ░ what is left"
 _LIMITS = {
     "requestsPerMinute": "requests/minute",
@@ -28,7 +26,6 @@ _LIMITS = {
 """Limits that not every tier has."""
 
 _AMOUNTS = ("revenueNanoUsd", "costNanoUsd", "marginNanoUsd")
-Connect = Callable[[argparse.Namespace], Client]
 
 
 def add_commands(commands: Any, admin: argparse.ArgumentParser, connect: Connect) -> None:
@@ -49,7 +46,7 @@ def _economics(options: argparse.Namespace, screen: Screen, client: Client) -> i
         return 0
     report = client.call("GET", path)
     if options.json:
-        print(json.dumps(report, ensure_ascii=False), flush=True)
+        print_json(report)
         return 0
     screen.say(f"{report['from']} to {report['to']}, today with the tiers held now")
     screen.table(_by_tier([*report["tiers"], report["total"] | {"tier": "all"}]))
@@ -155,7 +152,7 @@ def _tiers(options: argparse.Namespace, screen: Screen, client: Client) -> int:
     rows = [tier | {"users": held.get(tier["name"], 0)} for tier in tiers]
     if options.json:
         for row in rows:
-            print(json.dumps(row, ensure_ascii=False), flush=True)
+            print_json(row)
         return 0
     further = {name: title for name, title in _LIMITS.items() if any(name in row for row in rows)}
     table = _table("tier", "users", "price", "requests/day", "outstanding", "share", *further.values())

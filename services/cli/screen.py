@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -122,3 +123,8 @@ def ascii_drawing(source: str) -> str | None:
 def complain(sentence: str) -> None:
     """An error, in one sentence."""
     print(f"headgate: {visible(sentence)}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """A result for programs: one line, told at once."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)

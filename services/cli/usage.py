@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 from rich.table import Table
 from rich.text import Text
 
-from services.cli.client import Client
-from services.cli.screen import Screen, visible
+from services.cli.client import Client, Connect
+from services.cli.screen import Screen, print_json, visible
+from services.money import dollars
 
 PAGE = 1000
 BAR_CHARACTERS = 40
 BLOCKS = " ▏▎▍▌▋▊▉█"
 """A bar's last character, by eighths."""
-Connect = Callable[[argparse.Namespace], Client]
 
 
 def add_commands(commands: Any, users: Any, admin: argparse.ArgumentParser, client: Connect) -> None:
@@ -43,7 +42,9 @@ def _usage(options: argparse.Namespace, screen: Screen, client: Client) -> int:
     wanted = {"days": days, "by": options.by, "group": options.group or ""}
     items = client.call("GET", "/api/admin/usage?" + urlencode(wanted))["items"]
     if options.json:
-        return _print_each(items)
+        for item in items:
+            print_json(item)
+        return 0
     time = "day" if options.by == "day" else "hour"
     rows = [(_moment(item["time"], options.by), item.get(options.group or "", ""), item) for item in items]
     table = Table(box=None, pad_edge=False)
@@ -70,7 +71,7 @@ def _users(options: argparse.Namespace, screen: Screen, client: Client) -> int:
         table.add_column(head, justify="right")
     for item in _pages(options, client):
         if options.json:
-            _print_each([item])
+            print_json(item)
             continue
         name = Text(visible(item["userId"]), style="dim" if item["status"] == "suspended" else "")
         figures = (f"{item['requests']:,}", f"{item['tokens']:,}")
@@ -92,20 +93,8 @@ def _pages(options: argparse.Namespace, client: Client) -> Iterator[dict[str, An
             return
 
 
-def _print_each(items: Sequence[Any]) -> int:
-    for item in items:
-        print(json.dumps(item, ensure_ascii=False), flush=True)
-    return 0
-
-
 def _moment(time: str, by: str) -> str:
     return time[:10] if by == "day" else time[:16].replace("T", " ")
-
-
-def dollars(nano_usd: int) -> str:
-    """Every digit there is, at least two: what is shown adds up to the nano-dollar."""
-    whole, rest = divmod(abs(nano_usd), 10**9)
-    return f"{'-' if nano_usd < 0 else ''}${whole:,}.{f'{rest:09d}'.rstrip('0').ljust(2, '0')}"
 
 
 def plot(values: Sequence[tuple[str, int]]) -> list[str]:

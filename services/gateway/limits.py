@@ -8,6 +8,8 @@ from typing import Any
 
 from headgate.quota.v1 import quota_pb2
 
+from services.money import dollars
+
 OF_A_TIER = {
     "priceNanoUsd": "price_nano_usd_per_month",
     "requestsPerMinute": "requests_per_minute",
@@ -33,12 +35,6 @@ def optional(message: Any, field: str) -> int | None:
 def own_fields(user: quota_pb2.User) -> dict[str, int]:
     """A user's own terms."""
     return {name: getattr(user.limits, field) for name, field in OWN.items() if user.limits.HasField(field)}
-
-
-def dollars(nano_usd: int) -> str:
-    """Exact: "$10.00", "$0.0035"."""
-    whole, rest = divmod(nano_usd, 10**9)
-    return f"${whole:,}.{f'{rest:09d}'.rstrip('0').ljust(2, '0')}"
 
 
 @dataclass(frozen=True)

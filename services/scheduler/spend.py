@@ -15,10 +15,10 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Protocol
 
 from services.clock import DAY_MS, Clock
+from services.money import to_the_cent
 from services.scheduler.life import LineUnavailable, Request, TierTerms
 from services.sql import StoreUnavailable
 
@@ -55,15 +55,10 @@ class Spent:
         kind, _, name = self.scope.partition("/")
         whose = f"the {kind} {name}" if name else "the site"
         return (
-            f"The spend limit of {whose}, {dollars(self.cap_nano_usd or 0)} a day, is reached: "
-            f"{dollars(self.nano_usd)} today. Requests wait until midnight UTC. "
+            f"The spend limit of {whose}, {to_the_cent(self.cap_nano_usd or 0)} a day, is reached: "
+            f"{to_the_cent(self.nano_usd)} today. Requests wait until midnight UTC. "
             f"{ADVICE[kind].format(name)} to let them go on now."
         )
-
-
-def dollars(nano_usd: int) -> str:
-    """For people, to the cent."""
-    return f"${Decimal(nano_usd) / 10**9:,.2f}"
 
 
 class Tally(Protocol):

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from services.money import to_the_cent
 from services.scheduler.planner import __main__ as command
 from services.scheduler.planner.drive import DAY, OUTSTANDING, Answer, Arrival, Journey
 from services.scheduler.planner.figures import Promise, figures, percentile, smallest
 from services.scheduler.planner.site import Site, read_site
 from services.scheduler.planner.synthetic import CURVES, Mix, make
-from services.scheduler.planner.tables import dollars, seconds
+from services.scheduler.planner.tables import seconds
 from services.scheduler.planner.traffic import HEADER, Traffic, TrafficError, read_traffic
 from services.settings import config_dir
 
@@ -173,7 +174,7 @@ def test_without_matplotlib_it_is_said_before_anything_runs(
 
 def test_figures_are_told_as_people_say_them() -> None:
     assert [seconds(ms) for ms in (0, 59_000, 90_000, 5_400_000)] == ["0.0 s", "59.0 s", "1.5 min", "1.5 h"]
-    assert [dollars(nano) for nano in (0, 5_000_000, 15_000_000, -1_234_567_891_000_000)] == [
+    assert [to_the_cent(nano) for nano in (0, 5_000_000, 15_000_000, -1_234_567_891_000_000)] == [
         "$0.00", "$0.00", "$0.02", "-$1,234,567.89",
     ]  # fmt: skip
     assert [percentile(range(1, 11), part) for part in (0.5, 0.9, 0.99)] == [5, 9, 10]

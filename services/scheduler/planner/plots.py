@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from services.money import DOLLAR
 from services.scheduler.planner.figures import Figures
-from services.scheduler.planner.tables import LIMITS, NANO
+from services.scheduler.planner.tables import LIMITS
 
 COLOURS = ("#5b7083", "#2a9d8f", "#c2410c", "#6d28d9", "#b45309", "#0369a1", "#be185d", "#4d7c0f")
 
@@ -85,8 +86,8 @@ def _money(found: Sequence[Figures]) -> Any:
         ("margin", "#5b7083", lambda one: one.margin_month_nano_usd),
     )
     for n, (label, colour, of) in enumerate(bars):
-        axes.bar([i + 0.27 * (n - 1) for i in range(len(found))], [of(one) / NANO for one in found], 0.25, color=colour,
-                 label=label)  # fmt: skip
+        heights = [of(one) / DOLLAR for one in found]
+        axes.bar([i + 0.27 * (n - 1) for i in range(len(found))], heights, 0.25, color=colour, label=label)
     axes.axhline(0, color="black", lw=0.6)
     axes.set(xticks=range(len(found)), xticklabels=[one.plan for one in found], ylabel="$ in 30 such days")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rich.table import Table
 
+from services.money import to_the_cent
 from services.scheduler.planner.figures import Figures, TierFigures, Use, smallest
 
-NANO = 10**9
 LIMITS = {
     "requests": "requests a minute", "tokens": "tokens a minute", "input_tokens": "input tokens a minute",
     "output_tokens": "output tokens a minute", "requests_day": "requests a day", "concurrency": "at once",
@@ -51,9 +51,9 @@ _LINES: Sequence[tuple[str, Callable[[Figures], str]]] = (
     ("90th percentile", lambda one: seconds(max(t.waits.p90_ms for t in one.tiers.values()))),
     ("served in the busiest hour, a minute", lambda one: f"{max(one.served_an_hour) / 60:,.1f}"),
     ("room for requests like these, a minute", lambda one: f"{one.capacity_a_minute:,.1f}"),
-    ("cost of 30 such days", lambda one: dollars(one.cost_month_nano_usd)),
-    ("revenue of 30 such days", lambda one: dollars(one.revenue_month_nano_usd)),
-    ("margin of 30 such days", lambda one: dollars(one.margin_month_nano_usd)),
+    ("cost of 30 such days", lambda one: to_the_cent(one.cost_month_nano_usd)),
+    ("revenue of 30 such days", lambda one: to_the_cent(one.revenue_month_nano_usd)),
+    ("margin of 30 such days", lambda one: to_the_cent(one.margin_month_nano_usd)),
 )
 
 
@@ -71,8 +71,8 @@ def _tiers(one: Figures) -> Table:
 def _money(tier: TierFigures) -> tuple[str, str, str]:
     cost, revenue = tier.cost_month_nano_usd, tier.revenue_month_nano_usd
     if revenue is None:
-        return dollars(cost), "agreed", "-"
-    return dollars(cost), dollars(revenue), dollars(revenue - cost)
+        return to_the_cent(cost), "agreed", "-"
+    return to_the_cent(cost), to_the_cent(revenue), to_the_cent(revenue - cost)
 
 
 def _hours(one: Figures) -> Table:
@@ -100,10 +100,3 @@ def seconds(wait_ms: int) -> str:
     if wait_ms < 60_000:
         return f"{wait_ms / 1000:.1f} s"
     return f"{wait_ms / 60_000:.1f} min" if wait_ms < 3_600_000 else f"{wait_ms / 3_600_000:.1f} h"
-
-
-def dollars(nano_usd: int) -> str:
-    """Whole cents, half to even."""
-    cents, rest = divmod(abs(nano_usd), NANO // 100)
-    cents += (2 * rest, cents % 2) > (NANO // 100, 0)
-    return f"{'-' if nano_usd < 0 else ''}${cents // 100:,}.{cents % 100:02d}"

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 
 from services.cli.__main__ import main
 from services.cli.capacity import bar, picture
-from tests.servers.gateway import ADMIN_KEY, DEADLINE_S, Running, running_gateway, scheduler_refusal
-
-
-@pytest.fixture
-async def gateway(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
-    async with running_gateway() as running:
-        monkeypatch.setenv("HEADGATE_URL", running.base_url)
-        monkeypatch.setenv("HEADGATE_ADMIN_KEY", ADMIN_KEY)
-        yield running
-
-
-async def run(*arguments: str) -> int:
-    async with asyncio.timeout(DEADLINE_S):
-        return await asyncio.to_thread(main, arguments)
+from tests.servers.command import run
+from tests.servers.gateway import Running, scheduler_refusal
 
 
 async def test_a_bar_is_drawn_for_each_limit(gateway: Running, capsys: pytest.CaptureFixture[str]) -> None:

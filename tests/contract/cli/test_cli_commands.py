@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +18,20 @@ from headgate.scheduler.v1 import scheduler_pb2 as sched
 
 from services.cli.__main__ import main
 from services.cli.screen import Progress, ascii_drawing, duration, visible
+from tests.servers.command import run
 from tests.servers.gateway import (
     ADMIN_KEY,
     BASIC,
     DEADLINE_S,
     FREE,
-    KEY,
     NOW,
     Running,
     quota_refusal,
-    running_gateway,
     scheduler_refusal,
 )
 
 ID = "req_0000000000000000000001"
 SOURCE = "flowchart TD\n  A[Start] --> B[End]"
-
-
-@pytest.fixture
-async def gateway(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
-    for name in list(os.environ):
-        if name.startswith("HEADGATE"):
-            monkeypatch.delenv(name)
-    async with running_gateway() as running:
-        monkeypatch.setenv("HEADGATE_URL", running.base_url)
-        monkeypatch.setenv("HEADGATE_API_KEY", KEY)
-        monkeypatch.setenv("HEADGATE_ADMIN_KEY", ADMIN_KEY)
-        monkeypatch.setattr("services.cli.client.PAUSES_S", (0.0,) * 5)
-        yield running
-
-
-async def run(*arguments: str) -> int:
-    async with asyncio.timeout(DEADLINE_S):
-        return await asyncio.to_thread(main, arguments)
 
 
 async def drawn(gateway: Running, *arguments: str, **end: Any) -> int:

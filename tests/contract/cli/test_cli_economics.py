@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-from collections.abc import AsyncIterator
 
 import pytest
 from headgate.quota.v1 import ledger_pb2 as pb
 
-from services.cli.__main__ import main
 from services.cli.economics import bar, losing, rounded
-from tests.servers.gateway import ADMIN_KEY, DEADLINE_S, Running, running_gateway
-
-
-@pytest.fixture
-async def gateway(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
-    for name in list(os.environ):
-        if name.startswith("HEADGATE"):
-            monkeypatch.delenv(name)
-    async with running_gateway() as running:
-        monkeypatch.setenv("HEADGATE_URL", running.base_url)
-        monkeypatch.setenv("HEADGATE_ADMIN_KEY", ADMIN_KEY)
-        yield running
-
-
-async def run(*arguments: str) -> int:
-    async with asyncio.timeout(DEADLINE_S):
-        return await asyncio.to_thread(main, arguments)
+from tests.servers.command import run
+from tests.servers.gateway import Running
 
 
 def margin(revenue: int, cost: int, **use: int) -> pb.Margin:

@@ -8,11 +8,11 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from headgate.quota.v1 import ledger_pb2 as pb
 
-from services.cli.usage import dollars, plot
-from tests.contract.cli.test_cli_commands import gateway, run
+from services.cli.usage import plot
+from services.money import dollars
+from tests.servers.command import run
 from tests.servers.gateway import NOW, Running
 
-__all__ = ["gateway"]
 LATER = Timestamp(seconds=NOW.seconds + 3600)
 
 
