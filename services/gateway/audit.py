@@ -11,7 +11,6 @@ from starlette.responses import Response
 from services.gateway import shapes
 from services.gateway.callers import Callers
 from services.gateway.edge import json_response
-from services.gateway.errors import invalid
 from services.gateway.messages import rfc3339
 
 if TYPE_CHECKING:
@@ -32,8 +31,7 @@ class Audit:
         cursor, subject = request.query_params.get("cursor", ""), request.query_params.get("subject", "")
         if cursor:
             shapes.whole_number("cursor", cursor, 1, 2**63 - 1)
-        if not (len(subject) <= 255 and subject.isprintable()):
-            raise invalid(("subject", "subject must have at most 255 printable characters."))
+        shapes.printable("subject", subject, 255)
         question = ledger_pb2.ListAuditRequest(page_size=limit, page_token=cursor, subject=subject)
         page = await self._ledger.ListAudit(question)
         items = [

@@ -13,7 +13,6 @@ from services.gateway import shapes
 from services.gateway.callers import Callers
 from services.gateway.csv_table import csv_response
 from services.gateway.edge import json_response
-from services.gateway.errors import invalid
 from services.gateway.messages import rfc3339
 
 if TYPE_CHECKING:
@@ -42,12 +41,12 @@ class Ledger:
         self._callers.administrator(request)
         query = request.query_params
         question = pb.ListUsersRequest(
-            sort=SORTS[_one_of("sort", query.get("sort", "cost"), SORTS)],
+            sort=SORTS[shapes.one_of("sort", query.get("sort", "cost"), SORTS)],
             days=shapes.whole_number("days", query.get("days", "30"), 1, 366),
             page_size=shapes.whole_number("limit", query.get("limit", "100"), 1, 1000),
-            page_token=_text("cursor", query.get("cursor", ""), 1000),
-            prefix=_text("prefix", query.get("prefix", ""), 128),
-            tier=_text("tier", query.get("tier", ""), 64),
+            page_token=shapes.printable("cursor", query.get("cursor", ""), 1000),
+            prefix=shapes.printable("prefix", query.get("prefix", ""), 128),
+            tier=shapes.printable("tier", query.get("tier", ""), 64),
         )
         as_csv = wants_csv(request)
         page = await self._ledger.ListUsers(question)
@@ -63,7 +62,8 @@ class Ledger:
         """Use by hour or day, oldest first, undivided or by tier, model or kind."""
         self._callers.administrator(request)
         query = request.query_params
-        by, group = _one_of("by", query.get("by", "day"), STEPS), _one_of("group", query.get("group", ""), GROUPS)
+        by = shapes.one_of("by", query.get("by", "day"), STEPS)
+        group = shapes.one_of("group", query.get("group", ""), GROUPS)
         days = shapes.whole_number("days", query.get("days", str(min(30, STEPS[by]))), 1, STEPS[by])
         question = pb.GetUsageReportRequest(days=days, hourly=by == "hour", group=GROUPS[group])
         as_csv = wants_csv(request)
@@ -98,7 +98,7 @@ def use_fields(use: pb.Use) -> dict[str, int]:
 
 def wants_csv(request: Request) -> bool:
     """Whether the answer is to be a table for spreadsheets."""
-    return _one_of("format", request.query_params.get("format", "json"), ("json", "csv")) == "csv"
+    return shapes.one_of("format", request.query_params.get("format", "json"), ("json", "csv")) == "csv"
 
 
 def _user(user: pb.UserUse) -> dict[str, Any]:
@@ -110,15 +110,3 @@ def _user(user: pb.UserUse) -> dict[str, Any]:
         "revenueNanoUsd": user.revenue_nano_usd,
         **use_fields(user.use),
     }
-
-
-def _one_of(path: str, text: str, allowed: Any) -> str:
-    if text not in allowed:
-        raise invalid((path, f"{path} must be one of {', '.join(filter(None, allowed))}."))
-    return text
-
-
-def _text(path: str, text: str, most: int) -> str:
-    if not (len(text) <= most and text.isprintable()):
-        raise invalid((path, f"{path} must have at most {most} printable characters."))
-    return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
@@ -241,3 +242,17 @@ def flag(path: str, text: str) -> bool:
     if text not in ("true", "false"):
         raise invalid((path, f"{path} must be true or false."))
     return text == "true"
+
+
+def one_of(path: str, text: str, allowed: Iterable[str]) -> str:
+    """A parameter that is one of some words; an empty one stands for none and is not named."""
+    if text not in allowed:
+        raise invalid((path, f"{path} must be one of {', '.join(filter(None, allowed))}."))
+    return text
+
+
+def printable(path: str, text: str, most: int) -> str:
+    """A parameter of at most so many printable characters."""
+    if not (len(text) <= most and text.isprintable()):
+        raise invalid((path, f"{path} must have at most {most} printable characters."))
+    return text

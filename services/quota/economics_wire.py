@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from headgate.quota.v1 import ledger_pb2 as pb
 
 from services.quota import model
 from services.quota.economics import DayMargin, Report, Statement
 from services.quota.model import Invalid
+from services.quota.reports_wire import use
 from services.quota.revenue import month_bounds
 from services.quota.wire import read_range, read_text
 
@@ -66,14 +66,10 @@ def statement(value: Statement) -> pb.GetStatementResponse:
 def _margin(value: model.Margin) -> pb.Margin:
     return pb.Margin(
         revenue_nano_usd=value.revenue_nano_usd,
-        use=_use(value.use),
+        use=use(value.use),
         margin_nano_usd=value.margin_nano_usd,
         unsustainable=value.unsustainable,
     )
-
-
-def _use(value: model.Use) -> pb.Use:
-    return pb.Use(**asdict(value))
 
 
 def _days(rows: Sequence[DayMargin]) -> list[pb.DayMargin]:
@@ -81,7 +77,7 @@ def _days(rows: Sequence[DayMargin]) -> list[pb.DayMargin]:
 
 
 def _groups(rows: Sequence[tuple[str, model.Use]]) -> list[pb.GroupUse]:
-    return [pb.GroupUse(name=name, use=_use(use)) for name, use in rows]
+    return [pb.GroupUse(name=name, use=use(used)) for name, used in rows]
 
 
 def _users(rows: Sequence[model.UserMargin]) -> list[pb.UserMargin]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from headgate.quota.v1 import ledger_pb2 as pb
 
 from services.quota.ledger import HOUR_MS
-from services.quota.model import Invalid, UsageQuery, UsageRow, UserRow, UsersQuery, UserStatus
+from services.quota.model import Invalid, UsageQuery, UsageRow, Use, UserRow, UsersQuery, UserStatus
 from services.quota.wire import read_range, read_text, timestamp
 
 MAX_DAYS = 366
@@ -48,6 +48,11 @@ def read_usage(message: pb.GetUsageReportRequest) -> UsageQuery:
     return UsageQuery(days, message.hourly, _GROUPS[message.group])
 
 
+def use(value: Use) -> pb.Use:
+    """What was used and what it cost."""
+    return pb.Use(**vars(value))
+
+
 def page(users: Sequence[UserRow], token: str) -> pb.ListUsersResponse:
     """A page of users."""
     return pb.ListUsersResponse(users=map(_user, users), next_page_token=token)
@@ -56,10 +61,7 @@ def page(users: Sequence[UserRow], token: str) -> pb.ListUsersResponse:
 def report(rows: Sequence[UsageRow]) -> pb.GetUsageReportResponse:
     """A report of use."""
     return pb.GetUsageReportResponse(
-        rows=[
-            pb.UsageRow(start_time=timestamp(row.hour * HOUR_MS), group=row.group, use=pb.Use(**vars(row.use)))
-            for row in rows
-        ]
+        rows=[pb.UsageRow(start_time=timestamp(row.hour * HOUR_MS), group=row.group, use=use(row.use)) for row in rows]
     )
 
 
@@ -67,7 +69,7 @@ def _user(value: UserRow) -> pb.UserUse:
     return pb.UserUse(
         user_id=value.user_id,
         tier=value.tier,
-        use=pb.Use(**vars(value.use)),
+        use=use(value.use),
         revenue_nano_usd=value.revenue_nano_usd,
         email=value.email,
         suspended=value.status is UserStatus.SUSPENDED,
