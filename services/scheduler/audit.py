@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from sqlalchemy import Connection, delete, insert, select
 
-from services.scheduler.outbox import RETRY_CAP_MS, QuotaUnavailable
+from services.scheduler.outbox import deliver_until
 from services.scheduler.tables import audit_outbox
-from services.sql import Database, StoreUnavailable
-
-log = logging.getLogger(__name__)
+from services.sql import Database
 
 BATCH = 100
 IDLE_MS = 10_000
 """Without a poke: only what a killed replica left is then there."""
+RETRY_MS = 500
 
 
 @dataclass(frozen=True)
@@ -62,20 +59,12 @@ class AuditOutbox:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Delivers, waiting longer after each failure."""
-        delay_ms = 0
-        while not stopping.is_set():
-            self._some.clear()
-            try:
-                while await self.deliver():
-                    continue
-                delay_ms = 0
-            except (QuotaUnavailable, StoreUnavailable) as error:
-                if not delay_ms:
-                    log.warning("entries of the audit wait: %s", error)
-                delay_ms = min(RETRY_CAP_MS, max(500, 2 * delay_ms))
-            # Told to stop means no second try: another replica or the next start delivers.
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait() if delay_ms else self._some.wait(), (delay_ms or IDLE_MS) / 1000)
+        await deliver_until(
+            stopping, self._some, self._batch, "entries of the audit", idle_ms=IDLE_MS, retry_ms=RETRY_MS
+        )
+
+    async def _batch(self) -> bool:
+        return await self.deliver() == BATCH
 
     async def deliver(self) -> int:
         """One batch; the number delivered."""

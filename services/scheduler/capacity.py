@@ -67,7 +67,6 @@ class Capacity:
         self._database = database
         self._clock = clock
         self._windows = {pool: Window() for pool in plan.provider.pools}
-        self._views: dict[str, PoolView] = {}
         self._peaks: dict[tuple[str, str, int], tuple[int, int]] = {}
         """(pool, limit's name, hour) to (peak, limit), not written yet."""
         self._refusals: Counter[tuple[str, int]] = Counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -37,6 +37,30 @@ class Quota(Protocol):
         ...
 
 
+async def deliver_until(
+    stopping: asyncio.Event, some: asyncio.Event, deliver: Callable[[], Awaitable[bool]], what: str,
+    *, idle_ms: int, retry_ms: int,
+) -> None:  # fmt: skip
+    """Delivers batches while `deliver` says that there may be more, then when there is some, and at least every
+    `idle_ms`. A failure is tried again after `retry_ms`, each further one after twice as long, 10 s at most."""
+    delay_ms = retry_ms
+    while not stopping.is_set():
+        some.clear()
+        try:
+            while await deliver() and not stopping.is_set():
+                continue
+        except (QuotaUnavailable, StoreUnavailable) as error:
+            log.warning("%s wait: %s", what, error)
+            # Told to stop means no second try: another replica or the next start delivers.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), delay_ms / 1000)
+            delay_ms = min(RETRY_CAP_MS, 2 * delay_ms)
+        else:
+            delay_ms = retry_ms
+            with suppress(TimeoutError):
+                await asyncio.wait_for(some.wait(), idle_ms / 1000)
+
+
 class Outbox:
     """Delivers the outbox until told to stop."""
 
@@ -52,21 +76,10 @@ class Outbox:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Delivers, waiting longer after each failure."""
-        delay_ms = IDLE_MS
-        while not stopping.is_set():
-            self._some.clear()
-            try:
-                delivered = await self.deliver()
-                delay_ms = 0 if delivered == BATCH else IDLE_MS
-            except (QuotaUnavailable, StoreUnavailable) as error:
-                delay_ms = min(RETRY_CAP_MS, max(IDLE_MS, delay_ms * 2))
-                log.warning("settlements wait: %s", error)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), delay_ms / 1000)
-                continue
-            if delay_ms:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._some.wait(), delay_ms / 1000)
+        await deliver_until(stopping, self._some, self._batch, "settlements", idle_ms=IDLE_MS, retry_ms=2 * IDLE_MS)
+
+    async def _batch(self) -> bool:
+        return await self.deliver() == BATCH
 
     async def deliver(self) -> int:
         """One batch; the number delivered."""

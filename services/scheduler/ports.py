@@ -69,7 +69,7 @@ class Requests(Protocol):
         ...
 
     async def charge(self, request_id: str, attempt: int, turns: Sequence[Turn]) -> None:
-        """Adds the turns of an attempt that is over, whatever became of it, unless they were added."""
+        """Adds the turns of an attempt that is over, whatever became of it, once; a guess only until it is known."""
         ...
 
     async def unpaid(self, many: int, ended_after_ms: int, ended_before_ms: int) -> list[Request]:
